@@ -1,0 +1,78 @@
+"""Who asks, under which ids: what every log line, answer and event of one piece of work shares."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from shared.context.identifiers import new_request_id, safe_id
+from shared.context.trace import TraceContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The ids of one request or one message; immutable, so no task can change another's."""
+
+    request_id: str
+    correlation_id: str
+    trace: TraceContext
+    tenant_id: str | None = None
+    user_id: str | None = None
+    service: str | None = None
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        request_id: str | None = None,
+        correlation_id: str | None = None,
+        trace: TraceContext | None = None,
+        tenant_id: str | None = None,
+        user_id: str | None = None,
+        service: str | None = None,
+    ) -> Self:
+        """Make a context from what the caller sent; what is missing or unsafe is generated.
+
+        Args:
+            request_id: the caller's id; a new one if it is not a `safe_id`.
+            correlation_id: the caller's id; the trace id if it is not a `safe_id`.
+            trace: the span this work runs in; a new trace if there is none.
+            tenant_id: the merchant the work is done for.
+            user_id: the person or machine that asked.
+            service: the name of the service that does the work.
+        """
+        trace = trace or TraceContext.start()
+        return cls(
+            request_id=safe_id(request_id) or new_request_id(),
+            correlation_id=safe_id(correlation_id) or trace.trace_id,
+            trace=trace,
+            tenant_id=tenant_id,
+            user_id=user_id,
+            service=service,
+        )
+
+
+_current: ContextVar[Context | None] = ContextVar("shared.context", default=None)
+
+
+def current() -> Context | None:
+    """Return the context that is bound here, ``None`` outside of any."""
+    return _current.get()
+
+
+@contextmanager
+def bind(context: Context) -> Iterator[Context]:
+    """Make ``context`` the current one inside the block, and put the former back behind it.
+
+    Tasks started inside the block keep it; other tasks never see it.
+    """
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
