@@ -1,0 +1,72 @@
+# Every verb explains itself: `make help`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LOCKS := requirements.txt requirements-all.txt requirements-uv.txt
+NEEDED := --group build --group check --group services --group test
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.PHONY: help install demo up test check format bench docs build smoke lock clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  ARGS="..." goes to the program behind demo, up, test and bench; PYTHON names another Python.'
+
+install: $(INSTALLED) ## Make .venv with everything pinned; again only when the pins change
+
+$(INSTALLED): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("glam-shared needs Python 3.11 or newer, and this is %d.%d; name another: make install PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements-uv.txt requirements-all.txt
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## Play a day of a shop on real servers, and check it (ORDERS=FILE COUNT=N SEED=N KEEP=1 FAST=1)
+	@$(BIN)/python -m demo $(if $(ORDERS),--orders $(ORDERS)) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep) $(if $(FAST),--fast) $(ARGS)
+
+up: install ## Start servers and services for development, with reload
+	@$(BIN)/glam up $(ARGS)
+
+test: install ## Run all tests, on real servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: install ## Check style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+format: install ## Put the code in its form
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: install ## Measure this machine
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: install ## Run the examples of README and docs
+	@$(BIN)/python -m pytest tests/test_readme.py
+
+build: install ## Build the wheel into dist
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
+
+smoke: build ## Install the wheel into an empty environment and try it there
+	@scripts/smoke dist/*.whl
+
+lock: install ## Pin the newest versions of all dependencies, with hashes
+	@echo uv | $(COMPILE) --upgrade --output-file requirements-uv.txt -
+	@$(COMPILE) --upgrade --all-extras $(NEEDED) --output-file requirements-all.txt pyproject.toml
+	@$(COMPILE) --constraints requirements-all.txt --output-file requirements.txt pyproject.toml
+
+clean: ## Remove what was built and cached; .venv stays
+	@rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
