@@ -1,0 +1,86 @@
+"""The HTTP door of a service.
+
+app = FastAPI()
+app.include_router(create_health_router("credit-service"), prefix="/api/v1")
+install_exception_handlers(app)
+install_edge(app, settings.api, service="credit-service")
+"""
+
+from shared.api.correlation import (
+    add_correlation_header,
+    add_correlation_to_event,
+    extract_correlation_from_event,
+    get_correlation_context,
+    get_correlation_id,
+    outgoing_headers,
+    set_correlation_context,
+)
+from shared.api.dependencies import (
+    ClientIpDep,
+    CorrelationIdDep,
+    PaginationDep,
+    PaginationParams,
+    RequestContext,
+    RequestContextDep,
+    RequestIdDep,
+)
+from shared.api.edge import Edge, install_edge
+from shared.api.exception_handlers import install_exception_handlers
+from shared.api.health import Probe, create_health_router
+from shared.api.middleware import APIMiddleware, setup_middleware
+from shared.api.models import (
+    ApiResponse,
+    ErrorDetail,
+    ErrorResponse,
+    Links,
+    Meta,
+    Pagination,
+    T,
+)
+from shared.api.openapi import error_responses
+from shared.api.responses import (
+    create_response,
+    error_response,
+    paginated_response,
+    success_response,
+)
+from shared.api.tracing import TracingMiddleware, get_trace_context, set_trace_context
+
+__all__ = [
+    "APIMiddleware",
+    "ApiResponse",
+    "ClientIpDep",
+    "CorrelationIdDep",
+    "Edge",
+    "ErrorDetail",
+    "ErrorResponse",
+    "Links",
+    "Meta",
+    "Pagination",
+    "PaginationDep",
+    "PaginationParams",
+    "Probe",
+    "RequestContext",
+    "RequestContextDep",
+    "RequestIdDep",
+    "T",
+    "TracingMiddleware",
+    "add_correlation_header",
+    "add_correlation_to_event",
+    "create_health_router",
+    "create_response",
+    "error_response",
+    "error_responses",
+    "extract_correlation_from_event",
+    "get_correlation_context",
+    "get_correlation_id",
+    "get_trace_context",
+    "install_edge",
+    "install_exception_handlers",
+    "outgoing_headers",
+    "paginated_response",
+    "set_correlation_context",
+    "set_trace_context",
+    "setup_middleware",
+    "success_response",
+]

@@ -1,0 +1,168 @@
+"""Every error of an application in one form."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fastapi import exception_handlers as fastapi_handlers
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketState
+
+from shared.api.error_answers import answer_error, answer_unexpected, error_answer, phrase
+from shared.api.openapi import document_errors
+from shared.errors import GlamBaseError, ValidationError
+from shared.errors.details import json_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+
+__all__ = ["install_exception_handlers"]
+
+_logger = logging.getLogger(__name__)
+
+_NO_BODY = frozenset({204, 205, 304})
+_SERVER_ERROR = 500
+_MAX_VALIDATION_ERRORS = 100
+_MAX_TEXT = 500
+
+# Close codes of RFC 6455, section 7.4.1.
+_POLICY_VIOLATION = 1008
+_INTERNAL_ERROR = 1011
+
+_FASTAPI_DEFAULTS = (
+    fastapi_handlers.http_exception_handler,
+    fastapi_handlers.request_validation_exception_handler,
+    fastapi_handlers.websocket_request_validation_exception_handler,
+)
+
+
+def install_exception_handlers(app: FastAPI) -> None:
+    """Make every error of ``app`` an envelope, or a problem document where the caller prefers one.
+
+    Framework errors, validation errors, `GlamBaseError` and unexpected ones are covered. A handler
+    the application brought itself stays. The OpenAPI document shows the errors too. A second call
+    changes nothing.
+    """
+    for kind, handler in (
+        (HTTPException, _http_exception),
+        (RequestValidationError, _invalid_request),
+        (WebSocketRequestValidationError, _invalid_websocket),
+        (GlamBaseError, _glam_error),
+        (Exception, _unexpected),
+    ):
+        if app.exception_handlers.get(kind) in (None, *_FASTAPI_DEFAULTS):
+            # Each takes both kinds of connection, which the union of types cannot say.
+            app.add_exception_handler(kind, handler)  # type: ignore[arg-type]
+    document_errors(app)
+
+
+async def _http_exception(connection: Request | WebSocket, error: Exception) -> Response | None:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+    status, detail = error.status_code, error.detail
+    headers = dict(error.headers or {})
+    if status in _NO_BODY:
+        return Response(status_code=status, headers=headers)
+    if isinstance(detail, str):
+        message, details = detail or phrase(status), None
+    else:
+        safe = json_safe(detail)
+        message, details = phrase(status), safe if isinstance(safe, dict) else {"detail": safe}
+    answer = error_answer(
+        connection.scope,
+        status=status,
+        code=f"HTTP_{status}",
+        message=message,
+        details=details,
+        headers=headers,
+    )
+    return await _deliver(connection, answer, f"HTTP_{status}")
+
+
+async def _invalid_request(connection: Request | WebSocket, error: Exception) -> Response | None:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
+    errors = error.errors()
+    answer = error_answer(
+        connection.scope,
+        status=ValidationError.status,
+        code=ValidationError.code,
+        message="Request validation failed",
+        details={"validation_errors": validation_errors(errors)},
+    )
+    return await _deliver(connection, answer, ValidationError.code)
+
+
+async def _invalid_websocket(connection: Request | WebSocket, error: Exception) -> None:
+    assert isinstance(error, WebSocketRequestValidationError)  # noqa: S101 - as above
+    answer = error_answer(
+        connection.scope,
+        status=ValidationError.status,
+        code=ValidationError.code,
+        message="Request validation failed",
+        details={"validation_errors": validation_errors(error.errors())},
+    )
+    await _deliver(connection, answer, ValidationError.code)
+
+
+async def _glam_error(connection: Request | WebSocket, error: Exception) -> Response | None:
+    assert isinstance(error, GlamBaseError)  # noqa: S101 - what it is registered for
+    if error.status >= _SERVER_ERROR:
+        _logger.error("%s: %s", error.code, error.message, exc_info=error)
+    return await _deliver(connection, answer_error(connection.scope, error), error.code)
+
+
+async def _unexpected(request: Request | WebSocket, error: Exception) -> Response:
+    return answer_unexpected(request.scope, error)
+
+
+async def _deliver(connection: Request | WebSocket, answer: Response, code: str) -> Response | None:
+    """Hand an answer back for HTTP; refuse or close a WebSocket with it."""
+    if isinstance(connection, Request):
+        return answer
+    if connection.application_state is WebSocketState.CONNECTING:
+        if "websocket.http.response" in connection.scope.get("extensions", {}):
+            await connection.send_denial_response(answer)
+        else:
+            await connection.close()
+    elif WebSocketState.DISCONNECTED not in (
+        connection.application_state,
+        connection.client_state,
+    ):
+        failed = answer.status_code >= _SERVER_ERROR
+        await connection.close(_INTERNAL_ERROR if failed else _POLICY_VIOLATION, code)
+    return None
+
+
+def validation_errors(errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Tell where each error is and what it is, never what was sent there.
+
+    At most 100 are told: a body of many small mistakes must not make a larger answer.
+    """
+    return [
+        {
+            "field": _field(error),
+            "message": _message(error),
+            "type": str(error.get("type", "")),
+        }
+        for error in errors[:_MAX_VALIDATION_ERRORS]
+    ]
+
+
+def _field(error: dict[str, Any]) -> str:
+    location = error.get("loc", ())
+    if error.get("type") == "json_invalid":
+        location = location[:1]  # what follows is the offset of the mistake, not a field
+    return str(json_safe(".".join(str(part) for part in location)[:_MAX_TEXT]))
+
+
+def _message(error: dict[str, Any]) -> str:
+    message = str(error.get("msg", ""))
+    if error.get("type") == "json_invalid":
+        reason = (error.get("ctx") or {}).get("error", "")
+        message = f"{message} at character {error['loc'][-1]}: {reason}"
+    return str(json_safe(message[:_MAX_TEXT]))
