@@ -13,6 +13,7 @@ def test_the_public_names() -> None:
     assert shared.context.__all__ == [
         "Context",
         "TraceContext",
+        "attach",
         "bind",
         "current",
         "new_event_id",
@@ -83,4 +84,18 @@ async def test_a_task_started_inside_keeps_the_context() -> None:
     with bind(context):
         task = asyncio.create_task(look())
     assert await task is context
+    assert current() is None
+
+
+async def test_attach_changes_this_task_and_those_it_starts_and_no_other() -> None:
+    attached = Context.start(tenant_id="shop-1")
+
+    async def child() -> Context | None:
+        return current()
+
+    async def attaching() -> Context | None:
+        attach(attached)
+        return await asyncio.create_task(child())
+
+    assert await asyncio.create_task(attaching()) == attached
     assert current() is None

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request
 
-from shared.context import Context, current, safe_id
-from shared.context.context import _current
+from shared.context import Context, attach, current, safe_id
 
 __all__ = [
     "CorrelationIdDep",
@@ -51,7 +50,7 @@ def set_correlation_context(correlation_id: str) -> None:
     started = Context.start(correlation_id=correlation_id, trace=context.trace if context else None)
     if context is not None:
         started = replace(context, correlation_id=started.correlation_id)
-    _current.set(started)
+    attach(started)
 
 
 def get_correlation_context() -> str | None:

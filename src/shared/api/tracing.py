@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.api.edge import Edge
-from shared.context import Context, TraceContext, current, new_span_id
-from shared.context.context import _current
+from shared.context import Context, TraceContext, attach, current, new_span_id
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -27,7 +26,7 @@ def set_trace_context(trace_id: str | None) -> None:
     text = (trace_id or "").replace("-", "").lower()
     trace = TraceContext(text, new_span_id()) if _TRACE_ID.fullmatch(text) else TraceContext.start()
     context = current()
-    _current.set(replace(context, trace=trace) if context else Context.start(trace=trace))
+    attach(replace(context, trace=trace) if context else Context.start(trace=trace))
 
 
 def get_trace_context() -> str | None:

@@ -5,7 +5,7 @@ with bind(context):
     ...  # current() is context, in this task and in those it starts
 """
 
-from shared.context.context import Context, bind, current
+from shared.context.context import Context, attach, bind, current
 from shared.context.identifiers import (
     new_event_id,
     new_request_id,
@@ -18,6 +18,7 @@ from shared.context.trace import TraceContext
 __all__ = [
     "Context",
     "TraceContext",
+    "attach",
     "bind",
     "current",
     "new_event_id",

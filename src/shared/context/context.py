@@ -65,6 +65,14 @@ def current() -> Context | None:
     return _current.get()
 
 
+def attach(context: Context) -> None:
+    """Make ``context`` the current one for the rest of this task, and of tasks it starts.
+
+    Prefer ``bind``, which puts the former back. This is for callers that have no block to leave.
+    """
+    _current.set(context)
+
+
 @contextmanager
 def bind(context: Context) -> Iterator[Context]:
     """Make ``context`` the current one inside the block, and put the former back behind it.

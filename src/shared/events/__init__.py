@@ -1,0 +1,76 @@
+"""What services say to each other: subjects, envelopes and typed payloads.
+
+    from shared.events import Envelope
+    from shared.events.credit import ORDER_UPDATED
+
+    envelope = Envelope.create(ORDER_UPDATED, order, source_service="webhook-service")
+    order = ORDER_UPDATED.read(Envelope.decode(envelope.encode()))
+
+The product's own subjects and payloads are in `shared.events.catalog`, `.credit`, `.notification`
+and `.scheduler`; they are loaded when imported or asked for by `contracts`. The domain publisher
+and subscriber need NATS and are loaded on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from shared.events.context import EventContext, EventContextManager, EventPayload
+from shared.events.contract import Contract
+from shared.events.envelope import Envelope, EnvelopeError
+from shared.events.headers import context_from_message
+from shared.events.streams import (
+    SERVICE_STREAM_MAP,
+    StreamDefinition,
+    Streams,
+    get_stream_for_service,
+    get_stream_from_subject,
+    get_stream_subjects,
+    stream_definition,
+    stream_for_subject,
+)
+from shared.events.wrapper import EventWrapper
+
+if TYPE_CHECKING:
+    from shared.events.base_publisher import DomainEventPublisher
+    from shared.events.base_subscriber import DomainEventSubscriber
+    from shared.events.declared import contracts
+
+__all__ = [
+    "SERVICE_STREAM_MAP",
+    "Contract",
+    "DomainEventPublisher",
+    "DomainEventSubscriber",
+    "Envelope",
+    "EnvelopeError",
+    "EventContext",
+    "EventContextManager",
+    "EventPayload",
+    "EventWrapper",
+    "StreamDefinition",
+    "Streams",
+    "context_from_message",
+    "contracts",
+    "get_stream_for_service",
+    "get_stream_from_subject",
+    "get_stream_subjects",
+    "stream_definition",
+    "stream_for_subject",
+]
+
+_LAZY = {
+    "DomainEventPublisher": "shared.events.base_publisher",
+    "DomainEventSubscriber": "shared.events.base_subscriber",
+    "contracts": "shared.events.declared",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

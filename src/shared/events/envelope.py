@@ -1,0 +1,235 @@
+"""The envelope: the one form in which every event and command travels.
+
+Strict writer: what `Envelope.create` returns is plain JSON, complete, and readable by its contract.
+Tolerant reader: `Envelope.decode` asks for event id, subject, timestamp and payload, and keeps
+every field it does not know.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Any, Final, Self
+
+import pydantic
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import from_json, to_json
+
+from shared.context import Context, TraceContext, current, new_event_id, safe_id
+from shared.errors import ValidationError
+from shared.events import headers as header
+from shared.events.contract import Contract, P
+
+# Given as validation context for a document that was just parsed, and hence is JSON already.
+_PARSED: Final = object()
+_HEADER_SAFE = re.compile(r"[!-~]{1,256}")
+
+
+class EnvelopeError(ValidationError):
+    """A message is no envelope, or a payload cannot be put into one.
+
+    `details` lists the required fields that are ``missing`` and those that are ``invalid``.
+    The message never quotes what was in them.
+    """
+
+
+def _now_if_null(value: object) -> object:
+    return datetime.now(UTC) if value is None else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _empty_if_null(value: object) -> object:
+    return {} if value is None else value
+
+
+class Envelope(BaseModel):
+    """One event or command, with the ids that tie it to the work it came from.
+
+    Immutable. All values are plain JSON, so decoding what was encoded gives an equal envelope.
+    A timestamp without offset is taken as UTC; a null one, as older senders write it, becomes the
+    time of reading.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event_id: str = Field(min_length=1)
+    trace_id: str | None = None
+    subject: str = Field(min_length=1)
+    correlation_id: str | None = None
+    idempotency_key: str | None = None
+    timestamp: Annotated[datetime, BeforeValidator(_now_if_null), AfterValidator(_in_utc)]
+    metadata: Annotated[dict[str, Any], BeforeValidator(_empty_if_null)] = Field(
+        default_factory=dict
+    )
+    payload: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_json(cls, document: object, info: ValidationInfo) -> object:
+        # UUID, datetime, Decimal, Enum and models become JSON here, and nowhere else.
+        return document if info.context is _PARSED else _json(document)
+
+    @field_serializer("timestamp")
+    def _iso(self, value: datetime) -> str:
+        # "+00:00" rather than "Z": `datetime.fromisoformat` reads it in every version of Python.
+        return value.isoformat()
+
+    @classmethod
+    def create(
+        cls,
+        contract: Contract[P],
+        payload: P,
+        *,
+        source_service: str,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Put a payload into a new envelope, with the ids of the current context.
+
+        Outside of any context a new trace begins. Of two messages on one subject with the same
+        `idempotency_key`, the stream keeps the first; without a key every envelope is another.
+
+        Raises:
+            EnvelopeError: the payload is no JSON, or its contract could not read it back.
+
+        """
+        context = current() or Context.start()
+        envelope = cls.from_dict(
+            {
+                "event_id": new_event_id(),
+                "trace_id": context.trace.trace_id,
+                "subject": contract.subject,
+                "correlation_id": context.correlation_id,
+                "idempotency_key": idempotency_key,
+                "timestamp": datetime.now(UTC),
+                "metadata": {
+                    **(metadata or {}),
+                    "source_service": source_service,
+                    "version": str(contract.version),
+                },
+                "payload": payload,
+            },
+        )
+        try:
+            contract.read(envelope)
+        except pydantic.ValidationError as error:
+            raise _envelope_error(f"payload of {contract.subject}", error) from error
+        return envelope
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read an envelope from Python values; UUIDs, datetimes, models and the like become JSON.
+
+        Raises:
+            EnvelopeError: a required field is missing, or a value does not fit or is no JSON.
+
+        """
+        return cls._read(document, parsed=False)
+
+    @classmethod
+    def decode(cls, body: bytes | str) -> Self:
+        """Read an envelope from the body of a message.
+
+        Raises:
+            EnvelopeError: the body is no JSON object, or a required field is missing or invalid.
+
+        """
+        try:
+            document = from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise EnvelopeError(f"the body of the message is no JSON: {error}") from error
+        return cls._read(document, parsed=True)
+
+    @classmethod
+    def _read(cls, document: object, *, parsed: bool) -> Self:
+        if not isinstance(document, Mapping):
+            raise EnvelopeError("an envelope is a JSON object")
+        try:
+            return cls.model_validate(document, context=_PARSED if parsed else None)
+        except pydantic.ValidationError as error:
+            raise _envelope_error("envelope", error) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the envelope as plain JSON values, its unknown fields last."""
+        return self.model_dump(mode="json")
+
+    def encode(self) -> bytes:
+        """Return the body of the message."""
+        return to_json(self)
+
+    @property
+    def message_id(self) -> str:
+        """The id by which a stream and an inbox know this message again.
+
+        ``<subject>:<idempotency_key>``, so that one key may be used on several subjects, else the
+        event id. What a header cannot carry is replaced by its SHA-256.
+        """
+        name = f"{self.subject}:{self.idempotency_key}" if self.idempotency_key else self.event_id
+        if _HEADER_SAFE.fullmatch(name):
+            return name
+        return f"sha256:{sha256(name.encode()).hexdigest()}"
+
+    @property
+    def merchant_id(self) -> str | None:
+        """The merchant that the payload itself names, if it does."""
+        merchant = self.payload.get("merchant_id")
+        return safe_id(merchant) if isinstance(merchant, str) else None
+
+    def headers(self, trace: TraceContext | None = None) -> dict[str, str]:
+        """Return the headers to send beside the body.
+
+        Args:
+            trace: the span that sends; by default the current one if it belongs to the envelope's
+                trace, else a new span of that trace.
+
+        """
+        context = current()
+        if context is not None and self.trace_id not in {None, context.trace.trace_id}:
+            context = None  # a relay's own work, say, rather than the work that made this event
+        trace = trace or (context.trace if context else header.trace_from_id(self.trace_id))
+        tenant = self.merchant_id or (safe_id(context.tenant_id) if context else None)
+        version = str(self.metadata.get("version", ""))
+        headers = {
+            header.MESSAGE_ID: self.message_id,
+            header.CONTENT_TYPE: "application/json",
+            header.TRACEPARENT: trace.traceparent if trace else "",
+            header.TRACESTATE: trace.tracestate if trace else "",
+            header.CORRELATION_ID: safe_id(self.correlation_id) or "",
+            header.SCHEMA_VERSION: safe_id(version) or "",
+            header.TENANT: tenant or "",
+        }
+        return {name: value for name, value in headers.items() if value}
+
+
+def _json(value: object) -> object:
+    """Return a value as it will arrive; `ValueError` when JSON has no form for it."""
+    return from_json(to_json(value), allow_inf_nan=False)
+
+
+def _envelope_error(what: str, error: pydantic.ValidationError) -> EnvelopeError:
+    missing: list[str] = []
+    invalid: list[dict[str, str]] = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "missing":
+            missing.append(field)
+        else:
+            invalid.append({"field": field, "message": fault["msg"]})
+    faults = [f"lacks {', '.join(missing)}"] if missing else []
+    faults += [f"{fault['field']}: {fault['message']}".removeprefix(": ") for fault in invalid]
+    return EnvelopeError(
+        f"{what} {'; '.join(faults)}" if missing else f"{what}: {'; '.join(faults)}",
+        details={"missing": missing, "invalid": invalid},
+    )

@@ -1,0 +1,51 @@
+"""The headers that travel beside an envelope, and the context they carry to the receiver."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from shared.context import Context, TraceContext, new_span_id, safe_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.events.envelope import Envelope
+
+MESSAGE_ID = "Nats-Msg-Id"  # JetStream drops a second message of the same id (its own name)
+TRACEPARENT = "traceparent"  # W3C Trace Context, section 3.2
+TRACESTATE = "tracestate"  # W3C Trace Context, section 3.3
+CORRELATION_ID = "X-Correlation-ID"
+CONTENT_TYPE = "Content-Type"
+SCHEMA_VERSION = "Glam-Schema-Version"
+TENANT = "Glam-Tenant"
+
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+
+
+def trace_from_id(trace_id: str | None) -> TraceContext | None:
+    """Return a trace of that id with a new span, or ``None`` if it is no trace id.
+
+    The first design's trace ids were UUIDs with dashes; without them they are W3C trace ids.
+    """
+    digits = (trace_id or "").replace("-", "").lower()
+    return TraceContext(digits, new_span_id()) if _TRACE_ID.fullmatch(digits) else None
+
+
+def context_from_message(
+    envelope: Envelope, headers: Mapping[str, str] | None, service: str
+) -> Context:
+    """Return the context in which `service` handles a message; never raises.
+
+    The trace is the sender's (``traceparent``, else the envelope's trace id, else a new one), so a
+    span of the receiver is its child. Correlation id and tenant come from the headers, else from
+    the envelope; what is unsafe to log is replaced. Header names are read in any case.
+    """
+    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    return Context.start(
+        trace=TraceContext.parse(sent.get(TRACEPARENT), sent.get(TRACESTATE))
+        or trace_from_id(envelope.trace_id),
+        correlation_id=safe_id(sent.get(CORRELATION_ID.lower())) or envelope.correlation_id,
+        tenant_id=safe_id(sent.get(TENANT.lower())) or envelope.merchant_id,
+        service=service,
+    )

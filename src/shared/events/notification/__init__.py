@@ -1,0 +1,46 @@
+"""What the notification service is asked and tells: mails, one by one and in bulk."""
+
+from shared.events.notification.helpers import create_bulk_email_command, create_send_email_command
+from shared.events.notification.types import (
+    BULK_SEND_COMPLETED,
+    EMAIL_FAILED,
+    EMAIL_SENT,
+    SEND_BULK,
+    SEND_EMAIL,
+    BulkCompletedEventPayload,
+    BulkSendCompletedEvent,
+    EmailDeliveryFailedEvent,
+    EmailFailedEventPayload,
+    EmailSentEvent,
+    EmailSentEventPayload,
+    NotificationCommands,
+    NotificationEvents,
+    Recipient,
+    SendEmailBulkCommand,
+    SendEmailBulkCommandPayload,
+    SendEmailCommand,
+    SendEmailCommandPayload,
+)
+
+__all__ = [
+    "BULK_SEND_COMPLETED",
+    "EMAIL_FAILED",
+    "EMAIL_SENT",
+    "SEND_BULK",
+    "SEND_EMAIL",
+    "BulkCompletedEventPayload",
+    "BulkSendCompletedEvent",
+    "EmailDeliveryFailedEvent",
+    "EmailFailedEventPayload",
+    "EmailSentEvent",
+    "EmailSentEventPayload",
+    "NotificationCommands",
+    "NotificationEvents",
+    "Recipient",
+    "SendEmailBulkCommand",
+    "SendEmailBulkCommandPayload",
+    "SendEmailCommand",
+    "SendEmailCommandPayload",
+    "create_bulk_email_command",
+    "create_send_email_command",
+]

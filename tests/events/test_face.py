@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import shared.events
+from shared.events import Contract, base, mappers, streams, wrapper
+
+EVENTS = [
+    "SERVICE_STREAM_MAP",
+    "Contract",
+    "DomainEventPublisher",
+    "DomainEventSubscriber",
+    "Envelope",
+    "EnvelopeError",
+    "EventContext",
+    "EventContextManager",
+    "EventPayload",
+    "EventWrapper",
+    "StreamDefinition",
+    "Streams",
+    "context_from_message",
+    "contracts",
+    "get_stream_for_service",
+    "get_stream_from_subject",
+    "get_stream_subjects",
+    "stream_definition",
+    "stream_for_subject",
+]
+
+
+def loaded_by(statement: str) -> set[str]:
+    script = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(result.stdout))
+
+
+def test_the_face_is_frozen() -> None:
+    assert shared.events.__all__ == EVENTS
+    assert dir(shared.events) == sorted(EVENTS)
+
+
+@pytest.mark.parametrize("leaf", ["catalog", "credit", "notification", "scheduler"])
+def test_a_leaf_hands_on_all_of_its_types(leaf: str) -> None:
+    face = importlib.import_module(f"shared.events.{leaf}")
+    types = importlib.import_module(f"shared.events.{leaf}.types")
+    own = {
+        name
+        for name, value in vars(types).items()
+        if isinstance(value, Contract)
+        # pydantic puts the classes it makes, such as "EventWrapper[Recipient]", here as well.
+        or (getattr(value, "__module__", None) == types.__name__ and name.isidentifier())
+    }
+    assert set(face.__all__) - {"create_bulk_email_command", "create_send_email_command"} == own
+    assert all(getattr(face, name) is getattr(types, name) for name in own)
+
+
+def test_the_old_paths_hand_on_the_same_objects() -> None:
+    assert base.Streams is streams.Streams
+    assert base.EventWrapper is wrapper.EventWrapper
+    assert base.TData is wrapper.TData
+    for name in mappers.__all__:
+        assert getattr(mappers, name) is getattr(streams, name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'shared\.events' has no attribute 'Event'"):
+        shared.events.Event  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "statement", ["import shared.events", "from shared.events import contracts; contracts()"]
+)
+def test_importing_loads_no_floor_above_and_no_server_s_library(statement: str) -> None:
+    loaded = loaded_by(statement)
+    roots = {name.split(".")[0] for name in loaded}
+    floors = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("shared.")}
+    assert "shared.events" in floors
+    assert floors <= {"shared.events", "shared.context", "shared.errors"}
+    assert roots.isdisjoint({"fastapi", "starlette", "sqlalchemy", "nats", "yaml", "structlog"})
+
+
+def test_importing_the_face_does_not_load_the_product_s_vocabulary() -> None:
+    loaded = loaded_by("import shared.events")
+    leaves = {"catalog", "credit", "notification", "scheduler"}
+    assert loaded.isdisjoint({f"shared.events.{leaf}" for leaf in leaves})
