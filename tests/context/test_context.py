@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 import shared.context
-from shared.context import Context, TraceContext, bind, current
+from shared.context import Context, TraceContext, attach, bind, current
 
 
 def test_the_public_names() -> None:
