@@ -1,0 +1,5 @@
+"""The command-line tool ``glam``."""
+
+from shared.cli.app import main
+
+__all__ = ["main"]

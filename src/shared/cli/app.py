@@ -1,0 +1,159 @@
+"""The verbs of ``glam``. Each imports what it needs when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.cli import dead_letters
+from shared.cli.target import discover_services, load_service
+
+__all__ = ["app", "main"]
+
+
+app = typer.Typer(
+    name="glam",
+    help="Run, watch and repair services built on glam-shared.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(dead_letters.app, name="dlq")
+config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+migrate_app = typer.Typer(help="Migrate a service's schema.", no_args_is_help=True)
+app.add_typer(migrate_app, name="migrate")
+
+Target = Annotated[
+    str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
+]
+
+
+@app.command()
+def run(target: Target) -> None:
+    """Serve one service until SIGTERM, then drain."""
+    load_service(target).run()
+
+
+@app.command()
+def up(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Services; by default all of services/*/service.py.", metavar="[SERVICE]..."
+        ),
+    ] = None,
+    *,
+    data: Annotated[
+        Path, typer.Option(help="Where servers keep their data and services their logs.")
+    ] = Path(".glam"),
+    reload: Annotated[bool, typer.Option(help="Restart services when code changes.")] = True,
+) -> None:
+    """Start NATS, PostgreSQL, a mail sink and services for development; print every address."""
+    from shared.cli.up import bring_up  # noqa: PLC0415
+
+    chosen = targets or discover_services(Path.cwd())
+    if not chosen:
+        raise typer.BadParameter("no services/*/service.py here: name one, like glam up hello.py")
+    raise typer.Exit(asyncio.run(bring_up(chosen, data=data, reload=reload)))
+
+
+@app.command()
+def trace(
+    trace_id: Annotated[str, typer.Argument(help="32 hex digits: X-Trace-ID of an answer.")],
+    logs: Annotated[
+        Path, typer.Option(help="Folder (or file) of JSON logs; searched with its subfolders.")
+    ] = Path(".glam/logs"),
+) -> None:
+    """Draw one trace as a tree, over all services, from their logs."""
+    from shared.dev.trace_tree import read_spans, render_trace  # noqa: PLC0415
+
+    files = (
+        [logs] if logs.is_file() else sorted(logs.rglob("*.log*")) + sorted(logs.rglob("*.jsonl"))
+    )
+    spans = [span for span in read_spans(files) if span.trace_id == trace_id]
+    if not spans:
+        typer.echo(f"no span of trace {trace_id} in {len(files)} file(s) below {logs}", err=True)
+        raise typer.Exit(1)
+    Console().print(render_trace(spans))
+
+
+@app.command()
+def contracts() -> None:
+    """List every declared subject with its stream, payload and version."""
+    from shared.events import contracts as declared  # noqa: PLC0415
+
+    table = Table("subject", "stream", "payload", "version")
+    for contract in declared():
+        table.add_row(
+            contract.subject,
+            contract.stream.value,
+            contract.payload.__name__,
+            str(contract.version),
+        )
+    Console().print(table)
+
+
+@app.command()
+def errors() -> None:
+    """List every error code with its status and class."""
+    from shared.errors import catalogue  # noqa: PLC0415
+
+    table = Table("code", "status", "class")
+    for entry in catalogue():
+        table.add_row(entry.code, str(entry.status), entry.name)
+    Console().print(table)
+
+
+@config_app.command("show")
+def config_show(
+    target: Target,
+    *,
+    origin: Annotated[bool, typer.Option(help="Say where each value comes from.")] = False,
+) -> None:
+    """Show the settings of a service, secrets masked."""
+    from shared.config import explain  # noqa: PLC0415
+
+    service = load_service(target)
+    table = Table("setting", "value", *(["origin"] if origin else []))
+    for setting in explain(service.settings_type, service.name):
+        table.add_row(setting.key, setting.value, *([setting.origin] if origin else []))
+    Console().print(table)
+
+
+@migrate_app.command("up")
+def migrate_up(target: Target) -> None:
+    """Bring a service's schema to its newest revision, under a lock."""
+    from shared.database import Database, migrate  # noqa: PLC0415
+
+    service = load_service(target)
+    settings = service.load_settings()
+
+    async def upgrade() -> str:
+        async with Database(settings.database, schema=service.schema) as database:
+            return await migrate(database, migrations=service.migrations)
+
+    typer.echo(f"{service.schema}: {asyncio.run(upgrade())}")
+
+
+def main() -> None:
+    """Run ``glam``; a mistake of the user's is told in one sentence, with status 1."""
+    try:
+        app()
+    except _mistakes() as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    from shared.config import ConfigError  # noqa: PLC0415
+    from shared.errors import GlamBaseError  # noqa: PLC0415
+    from shared.service import DeclarationError  # noqa: PLC0415
+
+    return (ConfigError, GlamBaseError, DeclarationError)

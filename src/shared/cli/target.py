@@ -1,0 +1,73 @@
+"""Finding the service a command is about: ``module:attribute``, a module, or a file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from shared.service import Service
+
+__all__ = ["discover_services", "load_service"]
+
+
+def load_service(target: str) -> Service[Any]:
+    """Return the service that ``target`` names.
+
+    Args:
+        target: ``services.credit``, ``services.credit.service:service`` or ``hello.py``. Without
+            an attribute the module's only ``Service`` is taken.
+
+    Raises:
+        typer.BadParameter: nothing there, or more than one and none named.
+    """
+    from shared.service import Service  # noqa: PLC0415 - keeps `glam --help` quick
+
+    name, _, attribute = target.partition(":")
+    module = _load_module(name)
+    if attribute:
+        found = getattr(module, attribute, None)
+        if not isinstance(found, Service):
+            raise typer.BadParameter(f"{name} has no Service called {attribute}")
+        return found
+    services = {id(v): v for v in vars(module).values() if isinstance(v, Service)}
+    if len(services) != 1:
+        count = "no Service" if not services else f"{len(services)} Services: name one after ':'"
+        raise typer.BadParameter(f"{name} holds {count}")
+    return next(iter(services.values()))
+
+
+def discover_services(root: Path) -> list[str]:
+    """Return the modules of the services kept as ``services/<name>/service.py`` below ``root``."""
+    return sorted(
+        f"services.{path.parent.name}.service" for path in root.glob("services/*/service.py")
+    )
+
+
+def _load_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    if not name.endswith(".py"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and name.startswith(error.name):
+                raise typer.BadParameter(f"there is no module {name} below {Path.cwd()}") from error
+            raise
+    path = Path(name)
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {path.resolve()}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise typer.BadParameter(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,201 @@
+"""``glam up``: servers and services for development, restarted when code changes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from shared.cli.target import load_service
+from shared.config import ConfigError, find_root
+from shared.dev import NatsServer, PostgresServer, ProcessError, ServiceProcess, SmtpSink
+from shared.dev.environment import service_environment
+from shared.dev.server import free_port
+from shared.errors import missing_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchfiles import Change
+
+__all__ = ["bring_up"]
+
+
+async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
+    """Run servers and services until SIGINT or SIGTERM, then stop them all.
+
+    Args:
+        targets: services as ``glam run`` takes them.
+        data: folder for the servers' data, the mails and the services' logs; kept.
+        reload: restart the services when a Python, YAML or template file below here changes.
+
+    Returns:
+        0; 1 when something could not be started.
+    """
+    console = Console()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    logs = data / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    _ensure_config(data, console)
+    try:
+        async with AsyncExitStack() as stack:
+            console.print("starting servers ...", style="dim")
+            nats = await stack.enter_async_context(
+                NatsServer(data_dir=data / "nats", port=_port(4222))
+            )
+            postgres = await stack.enter_async_context(
+                PostgresServer(data_dir=_postgres_dir(data), port=_port(5432))
+            )
+            mail = await stack.enter_async_context(
+                SmtpSink(data_dir=data / "mail", port=_port(1025))
+            )
+            console.print("starting services ...", style="dim")
+            processes = _processes(targets, nats=nats, postgres=postgres, mail=mail, logs=logs)
+            for process in processes:
+                await stack.enter_async_context(process)
+            console.print(_addresses(processes, nats=nats, postgres=postgres, mail=mail, data=data))
+            console.print("Ctrl-C stops everything; data stays.", style="dim")
+            if reload:
+                await _reload_until(stopping, processes, data=data, console=console)
+            else:
+                await stopping.wait()
+            console.print("stopping ...", style="dim")
+    except ProcessError as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+    return 0
+
+
+def _ensure_config(data: Path, console: Console) -> None:
+    """Where there is no configuration yet, use an empty one: a first service needs none."""
+    try:
+        find_root(None, os.environ)
+    except ConfigError:
+        empty = data / "config" / "shared.yml"
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        empty.touch()
+        os.environ["GLAM_CONFIG_ROOT"] = str(data.resolve())
+        console.print("no config/shared.yml here: every setting has its default", style="dim")
+
+
+def _processes(
+    targets: list[str],
+    *,
+    nats: NatsServer,
+    postgres: PostgresServer,
+    mail: SmtpSink,
+    logs: Path,
+) -> list[ServiceProcess]:
+    processes = []
+    taken: set[int] = set()
+    for target in targets:
+        service = load_service(target)
+        settings = service.load_settings()
+        port = _port(settings.api.port, taken)
+        taken.add(port)
+        environment = service_environment(
+            service.name,
+            database=postgres.settings,
+            nats_url=nats.url,
+            port=port,
+            log_file=logs / f"{service.name}.jsonl",
+        )
+        if "smtp" in service.settings_type.model_fields:
+            prefix = next(iter(environment)).partition("_API__")[0]
+            environment |= {
+                f"{prefix}_SMTP__HOST": mail.host,
+                f"{prefix}_SMTP__PORT": str(mail.port),
+            }
+        processes.append(
+            ServiceProcess(
+                [sys.executable, "-m", "shared.cli", "run", target],
+                name=service.name,
+                env=environment,
+                ready_url=f"http://127.0.0.1:{port}{settings.api.prefix}/health/ready",
+            )
+        )
+    return processes
+
+
+def _addresses(
+    processes: list[ServiceProcess],
+    *,
+    nats: NatsServer,
+    postgres: PostgresServer,
+    mail: SmtpSink,
+    data: Path,
+) -> Table:
+    table = Table("what", "where")
+    for process in processes:
+        root = (process.ready_url or "").removesuffix("/health/ready")
+        table.add_row(process.name, f"{root}/docs")
+        table.add_row("", f"{root.partition('/api')[0]}/metrics")
+    table.add_row("NATS", nats.url)
+    table.add_row("PostgreSQL", f"{postgres.url}, kept in {postgres.data_dir}")
+    table.add_row("mail", f"{mail.url}, kept in {data / 'mail' / 'new'}")
+    table.add_row("logs", str(data / "logs"))
+    return table
+
+
+async def _reload_until(
+    stopping: asyncio.Event, processes: list[ServiceProcess], *, data: Path, console: Console
+) -> None:
+    try:
+        from watchfiles import awatch  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise missing_extra("dev", error) from error
+    async for changes in awatch(".", watch_filter=_source_filter(data), stop_event=stopping):
+        console.print(f"{Path(next(iter(changes))[1]).name} changed: restarting", style="dim")
+        for process in processes:
+            try:
+                await process.restart()
+            except ProcessError as error:
+                console.print(str(error), style="red", markup=False)
+
+
+def _source_filter(data: Path) -> Callable[[Change, str], bool]:
+    from watchfiles import DefaultFilter  # noqa: PLC0415 - an extra
+
+    by_default = DefaultFilter()
+    ours = str(data.resolve())
+
+    def is_source(change: Change, path: str) -> bool:
+        wanted = Path(path).suffix in {".py", ".yml", ".yaml", ".html", ".txt"}
+        return wanted and not path.startswith(ours) and by_default(change, path)
+
+    return is_source
+
+
+def _postgres_dir(data: Path) -> Path:
+    """Return where PostgreSQL keeps its data: root's runs as another user, who must get there."""
+    if os.geteuid() != 0:
+        return data / "postgres"
+    project = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]
+    return Path("/var/tmp") / f"glam-{project}"  # noqa: S108 - kept over restarts, unlike /tmp
+
+
+def _port(wanted: int, taken: frozenset[int] | set[int] = frozenset()) -> int:
+    """Return ``wanted`` when it is free, else a free port."""
+    if wanted and wanted not in taken:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                pass
+            else:
+                return wanted
+    while (port := free_port()) in taken:
+        pass
+    return port

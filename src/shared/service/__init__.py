@@ -1,0 +1,23 @@
+"""The assembler: declare a service, run it.
+
+This floor alone knows every concrete part. A service is one short module: settings, routes,
+handlers, providers; start, health, drain, SIGTERM and telemetry come with it.
+"""
+
+from shared.config import ServiceSettings
+from shared.service.application import Application
+from shared.service.declaration import DeclarationError
+from shared.service.dependencies import Provided, UnitOfWorkDep
+from shared.service.providers import Provider, Provisions
+from shared.service.service import Service
+
+__all__ = [
+    "Application",
+    "DeclarationError",
+    "Provided",
+    "Provider",
+    "Provisions",
+    "Service",
+    "ServiceSettings",
+    "UnitOfWorkDep",
+]

@@ -1,0 +1,263 @@
+"""One running service: everything its declaration needs, entered in order and left in reverse.
+
+Order of start: logging, database, migrations, message bus, streams, relay, providers, subscribers.
+Nothing is left half started: what is up is closed again when a later step fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Generic
+
+from fastapi import FastAPI
+from typing_extensions import TypeVar
+
+from shared.api import Probe, create_health_router, install_edge, install_exception_handlers
+from shared.config import ServiceSettings
+from shared.database import Database, migrate
+from shared.delivery import Relay, UnitOfWork
+from shared.logging import configure_logging
+from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
+from shared.service.handlers import Handler, HandlerRunner
+from shared.service.providers import Provisions
+from shared.service.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from starlette.types import Receive, Scope, Send
+
+    from shared.service.service import Service
+
+__all__ = ["Application"]
+
+S = TypeVar("S", bound=ServiceSettings, default=ServiceSettings)
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+
+class Application(Generic[S]):
+    """A service with its settings, ready to start.
+
+    Enter it (``async with``) or serve its ``app``, whose lifespan enters it. Once left it cannot
+    be entered again; assemble a new one.
+
+    Attributes:
+        app: the FastAPI application.
+        settings: the settings it was assembled with.
+        draining: true from the first request to stop; readiness answers 503 from then on.
+    """
+
+    def __init__(self, service: Service[S], settings: S) -> None:
+        self.service = service
+        self.settings = settings
+        self.draining = False
+        self.started = False
+        self._database: Database | None = None
+        self._bus: Bus | None = None
+        self._relay: Relay | None = None
+        self._subscribers: list[Subscriber] = []
+        self._provisions = Provisions()
+        self._workers = Workers()
+        self._stack = AsyncExitStack()
+        self.app = self._build_app()
+
+    # -- what it offers ----------------------------------------------------------------------
+
+    @property
+    def database(self) -> Database:
+        """The database.
+
+        Raises:
+            RuntimeError: not started, or ``database.enabled`` is false.
+        """
+        return _present(self._database, "database")
+
+    @property
+    def bus(self) -> Bus:
+        """The message bus.
+
+        Raises:
+            RuntimeError: not started.
+        """
+        return _present(self._bus, "message bus")
+
+    @property
+    def provisions(self) -> Provisions:
+        """The provided objects, by type."""
+        return self._provisions
+
+    def unit_of_work(self) -> UnitOfWork:
+        """Make a unit of work whose outbox takes what the service publishes.
+
+        Raises:
+            RuntimeError: not started, or ``database.enabled`` is false.
+        """
+        return UnitOfWork(
+            self.database,
+            service=self.service.name,
+            publishes=self.service.publishes,
+            on_commit=_present(self._relay, "relay").wake,
+        )
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        await self.app(scope, receive, send)
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Application[S]:
+        if self.started:
+            raise RuntimeError(f"{self.service.name} was started already; assemble a new one")
+        self.started = True
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        _logger.info("ready", extra={"handlers": [h.name for h in self.service.handlers]})
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.draining = True
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def drain(self) -> None:
+        """Stop fetching, finish what is being handled, publish what is committed.
+
+        Bounded by ``drain_seconds``; what is not finished then is cancelled and handed back to
+        the server. HTTP is still answered, with readiness at 503. A second call waits for nothing
+        more.
+        """
+        self.draining = True
+        grace = self.settings.drain_seconds
+        await asyncio.gather(*(subscriber.drain(grace) for subscriber in self._subscribers))
+        if self._relay is not None:
+            await self._relay.drain()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        service, settings = self.service, self.settings
+        configure_logging(settings.logging, service=service.name, environment=settings.environment)
+        self._provisions.add(service.settings_type, settings)
+        self._bus = await stack.enter_async_context(Bus(settings.nats, name=service.name))
+        if settings.database.enabled:
+            self._database = await stack.enter_async_context(
+                Database(
+                    settings.database,
+                    schema=settings.database.schema_name or service.schema,
+                    application_name=service.name,
+                )
+            )
+            await migrate(self._database, migrations=service.migrations)
+            self._provisions.add(Database, self._database)
+        self._provisions.add(Bus, self._bus)
+        self._provisions.add(DeadLetters, DeadLetters(self._bus))
+        contracts = [*service.publishes, *(handler.contract for handler in service.handlers)]
+        for stream in dict.fromkeys(contract.stream for contract in contracts):
+            await self._bus.ensure_stream(stream)
+        await stack.enter_async_context(self._workers)
+        if self._database is not None:
+            self._relay = Relay(
+                self._database,
+                self._bus.publisher,
+                service=service.name,
+                settings=settings.delivery,
+            )
+            stack.push_async_callback(self._relay.drain)
+            self._workers.start("outbox relay", self._relay.run())
+        await self._provisions.enter(service.providers, stack)
+        self._subscribers = [self._subscriber(handler) for handler in service.handlers]
+        stack.push_async_callback(self.drain)
+        for subscriber in self._subscribers:
+            self._workers.start(subscriber.subscription.durable, subscriber.run())
+
+    def _subscriber(self, handler: Handler) -> Subscriber:
+        runner = HandlerRunner(
+            handler,
+            service=self.service.name,
+            provisions=self._provisions,
+            unit_of_work=self.unit_of_work if self._database is not None else None,
+        )
+        subscription = Subscription(
+            subject=handler.contract.subject,
+            durable=handler.durable(self.service.name),
+            handler=runner,
+            stream=handler.contract.stream.value,
+            concurrency=handler.concurrency,
+            retry=handler.retry,
+            ack_wait_seconds=handler.ack_wait_seconds,
+            deadline_seconds=handler.deadline_seconds,
+        )
+        return Subscriber(self.bus, subscription, service=self.service.name)
+
+    # -- HTTP --------------------------------------------------------------------------------
+
+    def _build_app(self) -> FastAPI:
+        service, api = self.service, self.settings.api
+        app = FastAPI(
+            title=service.name,
+            version=service.version,
+            description=service.description,
+            debug=False,
+            lifespan=self._lifespan,
+            openapi_url=f"{api.prefix}/openapi.json",
+            docs_url=f"{api.prefix}/docs",
+            redoc_url=None,
+        )
+        app.state.application = self
+        health = create_health_router(
+            service.name, probes=self._probes(), draining=lambda: self.draining
+        )
+        app.include_router(health, prefix=api.prefix)
+        app.include_router(health, include_in_schema=False)  # for orchestrators: no version
+        app.include_router(service.router, prefix=api.prefix)
+        install_exception_handlers(app)
+        install_edge(app, api, service=service.name)
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        del app
+        async with self:
+            yield
+
+    def _probes(self) -> list[Probe]:
+        async def subscribers() -> object:
+            dead = [s.subscription.durable for s in self._subscribers if not s.alive]
+            if dead:
+                raise RuntimeError(f"not running: {', '.join(dead)}")
+            return {s.subscription.durable: s.status for s in self._subscribers}
+
+        async def workers() -> str:
+            return self._workers.check()
+
+        async def message_bus() -> object:
+            return await self.bus.ping()
+
+        async def database() -> None:
+            await self.database.ping()
+
+        async def outbox() -> object:
+            return await _present(self._relay, "relay").backlog()
+
+        probes = [
+            Probe("workers", workers),
+            Probe("message_bus", message_bus),
+            Probe("subscribers", subscribers),
+        ]
+        if self.settings.database.enabled:
+            probes += [Probe("database", database), Probe("outbox", outbox)]
+        return probes
+
+
+def _present(part: T | None, name: str) -> T:
+    if part is None:
+        raise RuntimeError(f"no {name}: the service is not started, or it is switched off")
+    return part

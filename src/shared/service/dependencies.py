@@ -1,0 +1,53 @@
+"""What an HTTP route may ask for: the unit of work and provided objects.
+
+The unit of work commits before the response is sent: a client never hears "done" for what could
+still fail. (FastAPI leaves a dependency's exit until after the response unless its scope is
+"function".)
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from shared.delivery import UnitOfWork
+from shared.service.application import Application
+
+__all__ = ["Provided", "UnitOfWorkDep", "application_of"]
+
+T = TypeVar("T")
+
+
+def application_of(connection: HTTPConnection) -> Application[Any]:
+    """Return the application that serves ``connection``.
+
+    Raises:
+        RuntimeError: the route is not served by a ``Service``.
+    """
+    application = getattr(connection.app.state, "application", None)
+    if not isinstance(application, Application):
+        raise RuntimeError("this route is not served by a shared.service.Service")  # noqa: TRY004
+    return application
+
+
+async def _unit_of_work(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]:
+    async with application_of(connection).unit_of_work() as uow:
+        yield uow
+
+
+UnitOfWorkDep = Annotated[UnitOfWork, Depends(_unit_of_work, scope="function")]
+"""The unit of work of this request: committed when the route returns, rolled back if it raises."""
+
+
+def Provided(kind: type[T]) -> Any:  # noqa: N802 - reads like Depends, and is one
+    """Make the dependency on the provided object of type ``kind``.
+
+    ``mailer: Annotated[Mailer, Provided(Mailer)]``. The settings are provided as well.
+    """
+
+    def provided(connection: HTTPConnection) -> T:
+        return application_of(connection).provisions.get(kind)
+
+    dependency: Callable[[HTTPConnection], T] = provided
+    return Depends(dependency)
