@@ -20,6 +20,7 @@ from shared.database import Database, migrate
 from shared.delivery import Relay, UnitOfWork
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
+from shared.metrics import record_build
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
 from shared.service.workers import Workers
@@ -145,6 +146,7 @@ class Application(Generic[S]):
     async def _start(self, stack: AsyncExitStack) -> None:
         service, settings = self.service, self.settings
         configure_logging(settings.logging, service=service.name, environment=settings.environment)
+        record_build(service.name, service_version=service.version)
         self._provisions.add(service.settings_type, settings)
         self._bus = await stack.enter_async_context(Bus(settings.nats, name=service.name))
         if settings.database.enabled:

@@ -1,0 +1,53 @@
+"""Typed settings from `config/shared.yml`, a service's own file, `.env` and the environment.
+
+class CreditSettings(ServiceSettings):
+    trial_credits: int = 100
+
+settings = load_settings(CreditSettings, "credit-service")
+"""
+
+from shared.config.errors import ConfigError, Mistake
+from shared.config.load import Setting, explain, load_settings
+from shared.config.loader import flatten_config, merged_config
+from shared.config.place import find_root, inside_container
+from shared.config.redaction import MASK, is_secret, redact, redact_text
+from shared.config.settings import (
+    ApiSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    Environment,
+    HttpClientSettings,
+    LoggingSettings,
+    LogLevel,
+    NatsSettings,
+    Section,
+    ServiceAuthSettings,
+    ServiceSettings,
+)
+
+__all__ = [
+    "MASK",
+    "ApiSettings",
+    "ConfigError",
+    "DatabaseSettings",
+    "DeliverySettings",
+    "Environment",
+    "HttpClientSettings",
+    "LogLevel",
+    "LoggingSettings",
+    "Mistake",
+    "NatsSettings",
+    "Section",
+    "ServiceAuthSettings",
+    "ServiceSettings",
+    "Setting",
+    "explain",
+    "find_root",
+    "flatten_config",
+    "inside_container",
+    "is_secret",
+    "load_settings",
+    "merged_config",
+    "redact",
+    "redact_text",
+]

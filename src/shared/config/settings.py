@@ -1,0 +1,185 @@
+"""The typed settings of a service, and the sections every service has."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from shared.config.redaction import redact
+
+Environment = Literal["dev", "staging", "prod"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, without unknown keys, silent about its secrets.
+
+    Subclass it for a section of a service's own.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Name the fields for `repr` and `str`, secrets hidden by type, name and look."""
+        return ((name, redact(name or "", value)) for name, value in super().__repr_args__())
+
+
+class ApiSettings(Section):
+    """The HTTP door."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Where to listen; 0 takes a free one."""
+    external_port: int | None = Field(default=None, ge=1, le=65535)
+    """The port in place of `port` when the process runs outside a container."""
+    prefix: str = "/api/v1"
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose `X-Forwarded-For` is believed."""
+    body_limit_bytes: int = Field(default=1_048_576, ge=0)
+    request_timeout_seconds: float | None = Field(default=None, gt=0)
+    metrics_path: str = "/metrics"
+
+
+class DatabaseSettings(Section):
+    """The PostgreSQL database. The variables `<SERVICE>_DB_*` set the same keys."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    """A host name, an address, or the folder of a Unix socket."""
+    port: int = Field(default=5432, ge=1, le=65535)
+    external_port: int | None = Field(default=None, ge=1, le=65535)
+    """The port in place of `port` when the process runs outside a container."""
+    name: str = "glam"
+    user: str = "postgres"
+    password: SecretStr | None = None
+    schema_name: str | None = None
+    """The schema of the service's tables; without one the service's name decides."""
+    pool_size: int = Field(default=5, ge=1)
+    max_overflow: int = Field(default=10, ge=0)
+    pool_pre_ping: bool = True
+    pool_recycle_seconds: int = Field(default=3600, ge=-1)
+    echo: bool = False
+    async_driver: Literal["asyncpg"] = "asyncpg"
+    statement_timeout_seconds: float = Field(default=30.0, ge=0)
+    """0 waits for ever, as in PostgreSQL; the same for the three below."""
+    lock_timeout_seconds: float = Field(default=10.0, ge=0)
+    idle_in_transaction_timeout_seconds: float = Field(default=60.0, ge=0)
+    connect_timeout_seconds: float = Field(default=10.0, gt=0)
+
+
+class NatsSettings(Section):
+    """The NATS JetStream servers and how to log in."""
+
+    servers: tuple[str, ...] = Field(default=("nats://127.0.0.1:4222",), min_length=1)
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+    creds_file: Path | None = None
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of each stream: 1 on one machine, 3 in a cluster."""
+    dedupe_window_seconds: float = Field(default=120.0, gt=0)
+    connect_timeout_seconds: float = Field(default=5.0, gt=0)
+
+
+class DeliverySettings(Section):
+    """The outbox and the inbox."""
+
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """How long the relay waits when nothing wakes it."""
+    batch: int = Field(default=500, ge=1)
+    notify: bool = True
+    """Wake the relay by PostgreSQL's NOTIFY; polling goes on either way."""
+    outbox_retention_hours: float = Field(default=168.0, gt=0)
+    inbox_retention_hours: float = Field(default=336.0, gt=0)
+
+
+class HttpClientSettings(Section):
+    """Calls to other services over HTTP."""
+
+    services: Mapping[str, str] = {}
+    """The address of each called service with its prefix, such as `http://credit:8000/api/v1`."""
+    connect_timeout_seconds: float = Field(default=2.0, gt=0)
+    read_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long the service may send nothing."""
+    total_timeout_seconds: float = Field(default=15.0, gt=0)
+    """How long a call may take, with all its attempts and the waits between them."""
+    attempts: int = Field(default=3, ge=1)
+    """How often a call is tried at most; see `shared.http` for which may be tried again."""
+    retry_first_delay_seconds: float = Field(default=0.1, ge=0)
+    retry_max_delay_seconds: float = Field(default=2.0, ge=0)
+    circuit_failures: int = Field(default=5, ge=1)
+    """So many failures in a row open the circuit."""
+    circuit_open_seconds: float = Field(default=10.0, gt=0)
+    max_connections: int = Field(default=100, ge=1)
+    ca_file: Path | None = None
+    """The authority that signed the services' certificates; the system's own unless given."""
+
+
+class ServiceAuthSettings(Section):
+    """How services prove to one another who they are: by tokens signed with a shared secret.
+
+    To change a secret, add the new one to `secrets` everywhere, then name it in `sign_with`
+    everywhere, then take the old one away.
+    """
+
+    secrets: Mapping[str, Annotated[SecretStr, Field(min_length=32)]] = {}
+    """Secrets by key id, all accepted; at least 32 characters each (RFC 7518, section 3.2)."""
+    sign_with: str | None = None
+    """The key id of the secret to sign with; may be left out where there is one secret."""
+    token_seconds: float = Field(default=60.0, ge=1, le=3600)
+    leeway_seconds: float = Field(default=5.0, ge=0, le=60)
+    """How far the clocks of two machines may differ."""
+
+    @property
+    def signing_key_id(self) -> str | None:
+        """The key id that is signed under; ``None`` without secrets."""
+        return self.sign_with or next(iter(self.secrets), None)
+
+    @model_validator(mode="after")
+    def _sign_with_one_of_the_secrets(self) -> Self:
+        if self.sign_with is None and len(self.secrets) > 1:
+            raise ValueError("sign_with has to name one of the secrets")
+        if self.sign_with is not None and self.sign_with not in self.secrets:
+            raise ValueError("sign_with names none of the secrets")
+        return self
+
+
+class LoggingSettings(Section):
+    """What is logged, how, and where."""
+
+    level: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is `console` in dev and `json` elsewhere."""
+    file: Path | None = None
+    """A file of JSON lines beside standard output, rotated at 10 MB, five kept."""
+
+
+class ServiceSettings(Section):
+    """What every service is told. Subclass it with the service's own fields and sections."""
+
+    environment: Environment = "dev"
+    debug: bool = False
+    api: ApiSettings = ApiSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    nats: NatsSettings = NatsSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    http_client: HttpClientSettings = HttpClientSettings()
+    service_auth: ServiceAuthSettings = ServiceAuthSettings()
+    logging: LoggingSettings = LoggingSettings()
+    drain_seconds: float = Field(default=20.0, ge=0)
+    """How long running work may take to finish once the service is told to stop."""

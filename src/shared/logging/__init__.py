@@ -1,0 +1,20 @@
+"""Logs: one line per record, with the ids of the work in hand and without its secrets.
+
+configure_logging(settings.logging, service="credit-service", environment=settings.environment)
+logger = create_logger("credit-service")
+logger.info("debited %s", amount, merchant_id=merchant_id)
+"""
+
+from shared.logging.configure import configure_logging
+from shared.logging.formatters import ConsoleFormatter, JsonFormatter
+from shared.logging.logger import ServiceLogger, create_logger
+from shared.logging.request_context import request_context
+
+__all__ = [
+    "ConsoleFormatter",
+    "JsonFormatter",
+    "ServiceLogger",
+    "configure_logging",
+    "create_logger",
+    "request_context",
+]

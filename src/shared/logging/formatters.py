@@ -1,0 +1,167 @@
+"""A record as a line of JSON, or as a line for a person."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from shared.config.redaction import redact_text
+from shared.context import current
+from shared.logging.request_context import request_context
+from shared.logging.values import loggable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIELDS = "glam_fields"
+"""The attribute of a record that holds fields whose names need not be fit for an attribute."""
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {
+    FIELDS,
+    "asctime",
+    "color_message",  # uvicorn: the message once more, with colours
+    "message",
+    "taskName",
+}
+_COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_DIM, _RESET = "\x1b[2m", "\x1b[0m"
+_QUIET = frozenset({"parent_span_id", "span", "span_id", "started"})
+"""Fields that draw a trace and only fill a person's line."""
+
+_ALWAYS = frozenset({"timestamp", "service", "level", "message", "environment"})
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record.
+
+    First `timestamp` (UTC), `service`, `level`, `message`, `environment`, then the ids of the
+    current context, then `logger`, the fields of the task and of the call, and `exception`.
+    A field named like one of the first five is kept with `field_` before its name. Formatting never
+    raises: what cannot be written is described.
+    """
+
+    def __init__(self, service_name: str, *, environment: str | None = None) -> None:
+        super().__init__()
+        self._service = service_name
+        self._environment = environment
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the record as one line, without a line break at the end."""
+        line: dict[str, object] = {
+            "timestamp": timestamp(record),
+            "service": self._service,
+            "level": record.levelname,
+            "message": message(record),
+        }
+        if self._environment is not None:
+            line["environment"] = self._environment
+        line.update(ids())
+        line["logger"] = record.name
+        for name, value in extras(record):
+            line[f"field_{name}" if name in _ALWAYS else name] = loggable(name, value)
+        if text := exception(self, record):
+            line["exception"] = text
+        try:
+            return to_json(line).decode()
+        except (ValueError, UnicodeError):  # a lone surrogate, which UTF-8 cannot carry
+            return json.dumps(line, default=repr)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """One line for a person: time, level, message, fields; an exception on the lines below it.
+
+    Control characters are shown as escapes, so that no message can pass for two.
+    """
+
+    def __init__(self, service_name: str, *, colours: bool = False) -> None:
+        super().__init__()
+        self._service = service_name
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the record as one line, and its exception below."""
+        clock = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        shown = {**ids(), **{name: loggable(name, value) for name, value in extras(record)}}
+        if shown.get("correlation_id") == shown.get("trace_id"):
+            shown.pop("correlation_id", None)
+        rest = " ".join(f"{_escaped(k)}={_word(v)}" for k, v in shown.items() if k not in _QUIET)
+        head = f"{clock} {record.levelname:<8} {self._service}"
+        text = _escaped(message(record))
+        if self._colours:
+            colour = _COLOURS.get(record.levelname, "")
+            head = f"{_DIM}{clock}{_RESET} {colour}{record.levelname:<8}{_RESET} {self._service}"
+            rest = f"{_DIM}{rest}{_RESET}" if rest else ""
+        line = f"{head}  {text}" + (f"  {rest}" if rest else "")
+        if trace := exception(self, record):
+            line += "\n" + trace
+        return line
+
+
+def timestamp(record: logging.LogRecord) -> str:
+    """Say when the record was made: ISO 8601, UTC, microseconds."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+
+
+def message(record: logging.LogRecord) -> str:
+    """Give the record's message with its arguments in it, as far as they fit."""
+    try:
+        text = record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit, or a __str__ that raises
+        text = f"{record.msg} {loggable('', record.args)}"
+    return redact_text(text)
+
+
+def ids() -> dict[str, object]:
+    """Give the ids of the work in hand; none outside of any."""
+    context = current()
+    if context is None:
+        return {}
+    found: dict[str, object] = {
+        "request_id": context.request_id,
+        "correlation_id": context.correlation_id,
+        "trace_id": context.trace.trace_id,
+        "span_id": context.trace.span_id,
+    }
+    if context.user_id is not None:
+        found["user_id"] = context.user_id
+    if context.tenant_id is not None:
+        found["tenant_id"] = context.tenant_id
+    return found
+
+
+def extras(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+    """Go through the task's fields, then the record's own."""
+    yield from request_context.get().items()
+    for name, value in vars(record).items():
+        if name not in _OWN:
+            yield name, value
+    yield from getattr(record, FIELDS, {}).items()
+
+
+def exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Give the record's traceback and stack as text; empty if it has none."""
+    parts = []
+    if record.exc_info:
+        if record.exc_info[0] is not None:
+            parts.append(formatter.formatException(record.exc_info))
+    elif record.exc_text:
+        parts.append(record.exc_text)
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return redact_text("\n".join(parts)) if parts else ""
+
+
+def _word(value: object) -> str:
+    if isinstance(value, str):
+        return _escaped(value) if value and " " not in value and "=" not in value else repr(value)
+    return _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,74 @@
+"""Prometheus metrics of the chassis, in the default registry beside a service's own."""
+
+from typing import TYPE_CHECKING
+
+from shared.metrics.build import build_info, record_build
+from shared.metrics.database import (
+    database_pool_connections,
+    database_pool_limit,
+    database_pool_wait_seconds,
+    database_slow_queries_total,
+)
+from shared.metrics.exposition import render
+from shared.metrics.http import (
+    HttpMetrics,
+    http_request_duration_seconds,
+    http_requests_in_progress,
+    http_requests_total,
+)
+from shared.metrics.messaging import (
+    message_handling_seconds,
+    message_lag_seconds,
+    messages_dead_lettered_total,
+    messages_handled_total,
+    messages_in_progress,
+    messages_pending,
+    messages_published_total,
+    messages_retried_total,
+)
+from shared.metrics.outbox import (
+    outbox_backlog,
+    outbox_oldest_age_seconds,
+    outbox_relay_seconds,
+    outbox_relayed_total,
+)
+
+if TYPE_CHECKING:
+    from shared.metrics.middleware import PrometheusMiddleware, metrics_endpoint
+
+__all__ = [
+    "HttpMetrics",
+    "PrometheusMiddleware",
+    "build_info",
+    "database_pool_connections",
+    "database_pool_limit",
+    "database_pool_wait_seconds",
+    "database_slow_queries_total",
+    "http_request_duration_seconds",
+    "http_requests_in_progress",
+    "http_requests_total",
+    "message_handling_seconds",
+    "message_lag_seconds",
+    "messages_dead_lettered_total",
+    "messages_handled_total",
+    "messages_in_progress",
+    "messages_pending",
+    "messages_published_total",
+    "messages_retried_total",
+    "metrics_endpoint",
+    "outbox_backlog",
+    "outbox_oldest_age_seconds",
+    "outbox_relay_seconds",
+    "outbox_relayed_total",
+    "record_build",
+    "render",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the middleware, and Starlette with it, when it is asked for."""
+    if name in {"PrometheusMiddleware", "metrics_endpoint"}:
+        from shared.metrics import middleware  # noqa: PLC0415 - metrics alone need no Starlette
+
+        return getattr(middleware, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

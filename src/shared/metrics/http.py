@@ -1,0 +1,41 @@
+"""Requests answered: how many, how fast, how many at once."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+
+class HttpMetrics:
+    """The HTTP metrics in one registry.
+
+    One object per registry: a second one for the same registry raises `ValueError`. Apps that
+    share a process and the default registry tell their series apart by the label `service`.
+    `endpoint` is a route's template, never a path as it came.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.requests_total = Counter(
+            "http_requests_total",
+            "HTTP requests answered.",
+            ["service", "method", "endpoint", "status"],
+            registry=registry,
+        )
+        self.request_duration_seconds = Histogram(
+            "http_request_duration_seconds",
+            "Time from a request's first byte read to its answer's last byte sent.",
+            ["service", "method", "endpoint"],
+            registry=registry,
+        )
+        self.requests_in_progress = Gauge(
+            "http_requests_in_progress",
+            "HTTP requests being answered now.",
+            ["service"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+
+_default = HttpMetrics()
+http_requests_total = _default.requests_total
+http_request_duration_seconds = _default.request_duration_seconds
+http_requests_in_progress = _default.requests_in_progress

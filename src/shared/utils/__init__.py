@@ -1,0 +1,1 @@
+"""The first design's paths to `shared.idempotency` and `shared.logging`."""
