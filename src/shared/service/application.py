@@ -103,6 +103,7 @@ class Application(Generic[S]):
             service=self.service.name,
             publishes=self.service.publishes,
             on_commit=_present(self._relay, "relay").wake,
+            notify=self.settings.delivery.notify,
         )
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:

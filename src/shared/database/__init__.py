@@ -1,0 +1,81 @@
+"""PostgreSQL: connections, models, repositories, migrations, and the gate for its errors."""
+
+from typing import TYPE_CHECKING
+
+from shared.database.base import (
+    Base,
+    MerchantMixin,
+    SoftDeleteMixin,
+    TimestampedMixin,
+    VersionedMixin,
+    create_updated_at_trigger,
+)
+from shared.database.config import DatabaseConfig, create_database_config
+from shared.database.current import bind_session, current_session, detached
+from shared.database.database import Database
+from shared.database.migrations import (
+    MigrationManager,
+    Migrations,
+    create_alembic_env_template,
+    migrate,
+)
+from shared.database.repository import Repository
+from shared.database.session import DatabaseSessionManager
+from shared.database.tenancy import isolate_merchants
+from shared.database.translation import translate_errors
+
+if TYPE_CHECKING:
+    from shared.database.dependencies import (
+        DBSessionDep,
+        get_database_health,
+        get_database_manager,
+        get_db_session,
+        set_database_manager,
+    )
+
+__all__ = [
+    "Base",
+    "DBSessionDep",
+    "Database",
+    "DatabaseConfig",
+    "DatabaseSessionManager",
+    "MerchantMixin",
+    "MigrationManager",
+    "Migrations",
+    "Repository",
+    "SoftDeleteMixin",
+    "TimestampedMixin",
+    "VersionedMixin",
+    "bind_session",
+    "create_alembic_env_template",
+    "create_database_config",
+    "create_updated_at_trigger",
+    "current_session",
+    "detached",
+    "get_database_health",
+    "get_database_manager",
+    "get_db_session",
+    "isolate_merchants",
+    "migrate",
+    "set_database_manager",
+    "translate_errors",
+]
+
+_OF_FASTAPI = frozenset(
+    {
+        "DBSessionDep",
+        "get_database_health",
+        "get_database_manager",
+        "get_db_session",
+        "set_database_manager",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    """Load the FastAPI dependencies, and FastAPI with them, when they are asked for."""
+    if name in _OF_FASTAPI:
+        from shared.database import dependencies  # noqa: PLC0415 - a relay alone needs no FastAPI
+
+        return getattr(dependencies, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,17 @@
+"""Alembic's environment of every service: the connection is handed in by `shared.database`."""
+
+from alembic import context
+
+attributes = context.config.attributes
+
+context.configure(
+    connection=attributes["connection"],
+    target_metadata=attributes.get("target_metadata"),
+    version_table_schema=attributes["schema"],
+    include_object=attributes.get("include_object"),
+    compare_server_default=False,
+    # A migration that fails leaves those before it done; and it may use autocommit_block().
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

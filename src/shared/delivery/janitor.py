@@ -1,0 +1,88 @@
+"""Deletes what the outbox and the inbox have kept long enough."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from shared.database import translate_errors
+from shared.errors import GlamBaseError
+
+if TYPE_CHECKING:
+    from sqlalchemy import TextClause
+
+    from shared.config import DeliverySettings
+    from shared.database import Database
+
+__all__ = ["Janitor"]
+
+_logger = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 60.0
+_BATCH = 1000
+
+# The oldest rows come first in both indexes, so a batch reads little more than it deletes. Rows
+# that another replica's janitor is deleting are skipped.
+_SWEEP_OUTBOX = text("""\
+DELETE FROM outbox WHERE published_at < now() - make_interval(secs => :seconds) AND id IN (
+  SELECT id FROM outbox WHERE published_at IS NOT NULL
+  ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)""")
+_SWEEP_INBOX = text("""\
+DELETE FROM inbox WHERE (subscriber, message_id) IN (
+  SELECT subscriber, message_id FROM inbox
+  WHERE handled_at < now() - make_interval(secs => :seconds)
+  ORDER BY handled_at LIMIT :batch FOR UPDATE SKIP LOCKED)""")
+
+
+class Janitor:
+    """Keeps both tables at the size of their retention.
+
+    Published messages are kept for a while, so that a lost stream can be filled again; handled ids
+    for longer than anything is replayed. What is not published is never deleted. Small batches,
+    each a transaction of its own, let vacuum and everybody else work beside it. Any number may run.
+
+    Args:
+        database: whose outbox and inbox.
+        settings: the retentions.
+    """
+
+    def __init__(self, database: Database, settings: DeliverySettings) -> None:
+        self._database = database
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Sweep every minute until cancelled. Failures are logged and tried again."""
+        while True:
+            try:
+                await self.sweep()
+            except GlamBaseError as error:
+                _logger.warning("outbox and inbox are not cleaned: %s", error)
+            except Exception:
+                _logger.exception("outbox and inbox are not cleaned")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def sweep(self) -> int:
+        """Delete all that is past its retention; return how many rows.
+
+        Raises:
+            DatabaseError: the database is away or refused.
+        """
+        settings = self._settings
+        outbox = await self._delete(_SWEEP_OUTBOX, settings.outbox_retention_hours)
+        inbox = await self._delete(_SWEEP_INBOX, settings.inbox_retention_hours)
+        return outbox + inbox
+
+    async def _delete(self, statement: TextClause, hours: float) -> int:
+        deleted = 0
+        while True:
+            with translate_errors("clean"):
+                async with self._database.engine.begin() as connection:
+                    result = await connection.execute(
+                        statement, {"seconds": hours * 3600, "batch": _BATCH}
+                    )
+            deleted += result.rowcount
+            if result.rowcount < _BATCH:
+                return deleted

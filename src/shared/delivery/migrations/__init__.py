@@ -1,0 +1,1 @@
+"""The revisions of a service that keeps nothing but outbox and inbox."""

@@ -1,0 +1,337 @@
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
+from shared.context import Context, TraceContext, bind
+from shared.database import Database, migrate
+from shared.delivery import Relay
+from shared.delivery import relay as module
+from shared.dev import NatsServer, PostgresServer
+from shared.errors import MessageBusError
+from shared.events import Envelope, Streams
+from shared.messaging import Bus, OutgoingMessage, PubAck
+from tests.delivery.world import (
+    COUNTED,
+    HOMELESS,
+    SERVICE,
+    Counted,
+    World,
+    eventually,
+    running,
+)
+
+
+class Spy:
+    """Passes on and remembers."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.sent: list[str] = []
+
+    async def publish_all(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        messages = list(messages)
+        self.sent += [message.message_id for message in messages]
+        return await self._bus.publisher.publish_all(messages)
+
+
+async def test_commit_publishes_once(world: World) -> None:
+    relay = world.relay()
+    async with running(relay):
+        await world.add(1, 2, 3)
+        relay.wake()
+        await eventually(lambda: all_out(world))
+    assert await world.numbers() == [1, 2, 3]
+    rows = await world.rows()
+    assert [row.stream_sequence for row in rows] == [1, 2, 3]
+    assert relay.status.relayed == 3
+    assert not relay.status.running
+    assert (await relay.backlog()).count == 0
+
+
+async def all_out(world: World) -> bool:
+    return bool(await world.rows()) and await world.unpublished() == 0
+
+
+async def test_notify_wakes_a_relay_that_would_not_poll_for_an_hour(world: World) -> None:
+    world.settings = DeliverySettings(poll_seconds=3600)
+    relay = world.relay()
+    async with running(relay):
+        await eventually(lambda: listening(world))
+        await world.add(1)
+        await eventually(lambda: all_out(world))
+
+
+async def listening(world: World) -> bool:
+    async with world.database.transaction() as session:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+        return bool(await session.scalar(query))
+
+
+async def test_the_listener_heals(world: World) -> None:
+    world.settings = DeliverySettings(poll_seconds=3600)
+    async with running(world.relay()):
+        for n in range(2):
+            await eventually(lambda: listening(world))
+            await world.add(n)
+            await eventually(lambda: all_out(world))
+            async with world.database.transaction() as session:
+                await session.execute(
+                    text("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE query LIKE 'LISTEN%'""")
+                )
+
+
+async def test_without_notify_polling_finds_it(world: World) -> None:
+    world.settings = DeliverySettings(poll_seconds=0.05, notify=False)
+    async with running(world.relay()):
+        async with world.unit_of_work(notify=False) as uow:
+            uow.outbox.add(COUNTED, Counted(n=1))
+        await eventually(lambda: all_out(world))
+
+
+async def test_drain_publishes_what_is_due_and_says_so(world: World) -> None:
+    world.settings = DeliverySettings(batch=3)
+    await world.add(*range(10))
+    await world.add(10, delay=timedelta(hours=1))
+    assert await world.relay().drain()
+    assert await world.numbers() == list(range(10))
+    assert (await world.relay().backlog()).count == 0
+
+
+class Refusing(Spy):
+    """Refuses one number so many times."""
+
+    def __init__(self, bus: Bus, number: int, times: int) -> None:
+        super().__init__(bus)
+        self._number = number
+        self._times = times
+
+    async def publish_all(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        results: list[PubAck | MessageBusError] = []
+        for message in messages:
+            if Envelope.decode(message.body).payload["n"] == self._number and self._times:
+                self._times -= 1
+                results.append(MessageBusError("not now"))
+            else:
+                results += await super().publish_all([message])
+        return results
+
+
+async def test_a_message_that_fails_holds_back_its_key_and_nothing_else(world: World) -> None:
+    await world.add(0, 1, 2, key="a")
+    await world.add(10, 11, 12, key="b")
+    await world.add(20, 21)
+    relay = world.relay(Refusing(world.bus, 1, times=2))
+    assert not await relay.drain()
+    assert sorted(await world.numbers()) == [0, 10, 11, 12, 20, 21]
+    failed = (await world.rows())[1]
+    assert failed.attempts == 1
+    assert failed.last_error == "not now"
+    await world.add(3, key="a")
+    async with running(relay):
+        await eventually(lambda: all_out(world))
+    numbers = await world.numbers()
+    assert [n for n in numbers if n < 10] == [0, 1, 2, 3]
+    assert [n for n in numbers if 10 <= n < 20] == [10, 11, 12]
+    assert len(numbers) == 9
+
+
+async def test_what_never_gets_through_does_not_stop_the_rest(world: World) -> None:
+    world.settings = DeliverySettings(batch=5, poll_seconds=0.05)
+    async with world.unit_of_work() as uow:
+        for n in range(20):
+            uow.outbox.add(HOMELESS, Counted(n=n), key=f"k{n}")
+    relay = world.relay()
+    async with running(relay):
+        await eventually(lambda: failing(relay, 20))
+        await world.add(1, 2, 3)
+        await eventually(lambda: counted(world, [1, 2, 3]))
+        assert await failing(relay, 20)
+        await world.bus.ensure_stream(Streams.MERCHANT)
+        async with world.database.transaction() as session:
+            await session.execute(text("UPDATE outbox SET available_at = now()"))
+        await eventually(lambda: all_out(world))
+    assert (await relay.backlog()).failing == 0
+
+
+async def failing(relay: Relay, count: int) -> bool:
+    return (await relay.backlog()).failing == count
+
+
+async def counted(world: World, numbers: list[int]) -> bool:
+    return await world.numbers() == numbers
+
+
+async def test_two_relays_at_once_keep_order_and_send_nothing_twice(
+    world: World, nats_settings: NatsSettings, database_settings: DatabaseSettings
+) -> None:
+    async with (
+        Database(database_settings, schema="credit") as other_database,
+        Bus(nats_settings, name="other") as other_bus,
+    ):
+        other = World(other_database, other_bus, world.settings)
+        spies = Spy(world.bus), Spy(other_bus)
+        relays = world.relay(spies[0]), other.relay(spies[1])
+
+        async def write(key: int) -> None:
+            for n in range(20):
+                await world.add(key * 1000 + n, key=f"key {key}")
+                for relay in relays:
+                    relay.wake()
+
+        async with running(*relays):
+            await asyncio.gather(*(write(key) for key in range(5)))
+            await eventually(lambda: all_out(world))
+    sent = spies[0].sent + spies[1].sent
+    assert len(sent) == len(set(sent)) == 100
+    numbers = await world.numbers()
+    for key in range(5):
+        assert [n % 1000 for n in numbers if n // 1000 == key] == list(range(20))
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_relay_that_dies_or_freezes_after_publishing_doubles_nothing(
+    world: World,
+    nats_settings: NatsSettings,
+    database_settings: DatabaseSettings,
+    fault: signal.Signals,
+) -> None:
+    await world.add(*range(100), key="all")
+    await world.add(*range(100, 300))
+    impatient = database_settings.model_copy(update={"idle_in_transaction_timeout_seconds": 1.0})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("faulty_relay.py")),
+        impatient.model_dump_json(),
+        nats_settings.model_dump_json(),
+        fault.name,
+    )
+    try:
+        await eventually(lambda: started(world))
+        if fault is signal.SIGKILL:
+            assert await process.wait() == -signal.SIGKILL
+        assert await world.unpublished() == 300
+        async with running(world.relay()):
+            await eventually(lambda: all_out(world))
+            if fault is signal.SIGSTOP:
+                process.send_signal(signal.SIGCONT)  # it stops itself again in its next turn
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    numbers = await world.numbers()
+    assert sorted(numbers) == list(range(300))
+    assert [n for n in numbers if n < 100] == list(range(100))
+
+
+async def started(world: World) -> bool:
+    """The faulty relay has published its first wave: the keyless ones and the first of the key."""
+    return len(await world.numbers()) == 201
+
+
+async def test_nats_stops_and_starts_again_and_everything_arrives(
+    database: Database, own_nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Bus(NatsSettings(servers=(own_nats_server.url,)), name=SERVICE) as bus:
+        await bus.ensure_stream(Streams.CREDIT)
+        world = World(database, bus)
+        relay = world.relay()
+        async with running(relay):
+            await world.add(0, 1, key="k")
+            await eventually(lambda: all_out(world))
+            await own_nats_server.kill()
+            await world.add(2, 3, key="k")
+            await world.add(100, 101)
+            await eventually(lambda: stalled(relay))
+            await world.add(4, key="k")
+            await own_nats_server.start()
+            await eventually(lambda: all_out(world))
+        numbers = await world.numbers()
+    assert [n for n in numbers if n < 100] == [0, 1, 2, 3, 4]
+    assert sorted(numbers) == [0, 1, 2, 3, 4, 100, 101]
+    assert any(r.levelno == logging.ERROR and "not published" in r.message for r in caplog.records)
+    assert relay.status.last_error is None
+
+
+async def stalled(relay: Relay) -> bool:
+    return relay.status.failed_turns > 1 and relay.status.last_error is not None
+
+
+async def test_postgres_restarts_and_the_relay_heals(
+    own_postgres_server: PostgresServer, bus: Bus
+) -> None:
+    async with Database(own_postgres_server.settings, schema="credit") as database:
+        await migrate(database, migrations="shared.delivery.migrations")
+        world = World(database, bus)
+        relay = world.relay()
+        async with running(relay):
+            await world.add(1)
+            await eventually(lambda: counted(world, [1]))
+            await own_postgres_server.kill()
+            await eventually(lambda: stalled(relay))
+            assert not await relay.drain()
+            await own_postgres_server.start()
+            await eventually(lambda: added(world, 2))
+            await eventually(lambda: all_out(world))
+        assert await world.numbers() == [1, 2]
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def added(world: World, number: int) -> bool:
+    await world.add(number)
+    return True
+
+
+async def test_the_producers_span_is_between_the_one_that_added_and_the_consumers(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "shared.tracing")
+    with bind(Context.start(correlation_id="order-7")) as context:
+        await world.add(1)
+    await world.relay().drain()
+    (record,) = [r for r in caplog.records if r.name == "shared.tracing"]
+    ((_, headers),) = await world.messages()
+    consumers_parent = TraceContext.parse(headers["traceparent"])
+    assert consumers_parent is not None
+    fields = record.__dict__
+    assert fields["span"] == "publish evt.credit.counted"
+    assert fields["kind"] == "producer"
+    assert fields["trace_id"] == consumers_parent.trace_id == context.trace.trace_id
+    assert fields["span_id"] == consumers_parent.span_id
+    assert fields["parent_span_id"] == context.trace.span_id
+    assert fields["attributes"]["sequence"] == 1
+
+
+async def test_an_event_added_outside_of_any_trace_starts_one(world: World) -> None:
+    await world.add(1)
+    await world.relay().drain()
+    ((_, headers),) = await world.messages()
+    assert TraceContext.parse(headers["traceparent"]) is not None
+
+
+async def test_a_deep_backlog_of_published_rows_is_not_read(world: World) -> None:
+    async with world.database.transaction() as session:
+        await session.execute(
+            text("""INSERT INTO outbox
+            (event_id, subject, message_id, headers, body, published_at)
+            SELECT n, 's', n, '{}', '', now() FROM generate_series(1, 20000) n""")
+        )
+        await session.execute(text("ANALYZE outbox"))
+        for query in (module._DUE, module._BACKLOG):
+            plan = "\n".join(
+                await session.scalars(text(f"EXPLAIN {query.text}"), {"limit": 500, "retries": 50})
+            )
+            assert "Seq Scan" not in plan
+            assert "ix_outbox_unpublished" in plan
