@@ -66,7 +66,7 @@ def render_trace(spans: Collection[SpanRecord]) -> Table:
     or died before it could write its own span down. Times count from the start of the first.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("span", no_wrap=True)
+    table.add_column("span", overflow="fold")  # the one to give way on a narrow terminal
     table.add_column("service", no_wrap=True)
     table.add_column("at", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)

@@ -1,0 +1,93 @@
+"""``python -m demo``: exits with 0 when every check holds, else with 1; with 2 on bad arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from demo.day import plan
+from demo.orders import OrderVersion, make_orders, read_orders
+from demo.play import Play
+
+
+_ORDERS, _FAST_ORDERS = 300, 60
+_FILE_WIDTH = 160  # columns, where nobody says how wide the paper is
+
+
+def main(
+    orders: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="JSON lines of Shopify orders/* webhooks, in place of orders made up.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Orders: made up, or read from the file at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes up the same orders.")] = 7,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything running at the end, until Ctrl-C.")
+    ] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help=f"Make up {_FAST_ORDERS} orders, not {_ORDERS}.")
+    ] = False,
+) -> None:
+    """Play a day of a dozen shops on real servers and services, and check what came of it."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    if orders is None:
+        versions = make_orders(count or (_FAST_ORDERS if fast else _ORDERS), chance)
+    else:
+        versions = _read(orders, count, console)
+    play = Play(plan(versions, chance), console, keep=keep)
+    ended_by = asyncio.run(_until_signalled(play))
+    if ended_by is not None and not (keep and play.checks):
+        raise typer.Exit(128 + ended_by)
+    raise typer.Exit(0 if play.ok else 1)
+
+
+def _read(path: Path, count: int | None, console: Console) -> list[OrderVersion]:
+    versions, broken = read_orders(path)
+    for line in broken:
+        console.print(f"{path}:{line.number}: skipped: {line.reason}", style="yellow", markup=False)
+    wanted = set(list(dict.fromkeys(version.order_id for version in versions))[:count])
+    versions = [version for version in versions if version.order_id in wanted]
+    if not versions:
+        console.print(f"{path}: no order in it", style="red", markup=False)
+        raise typer.Exit(2)
+    console.print(f"{path}: {len(versions)} versions of {len(wanted)} orders", markup=False)
+    return versions
+
+
+async def _until_signalled(play: Play) -> int | None:
+    """Play to the end, or until SIGINT or SIGTERM; return the signal, with everything stopped."""
+    loop = asyncio.get_running_loop()
+    playing = asyncio.ensure_future(play.run())
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        received.append(number)
+        playing.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await playing
+    except asyncio.CancelledError:
+        if not received:
+            raise
+    return received[0] if received else None
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,216 @@
+"""The play: the day is sent part by part, a service dies in it, and the end is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from demo import checks
+from demo.books import Books, Frozen
+from demo.report import show_addresses, show_checks, show_trace
+from demo.sender import Sender
+from demo.stage import Stage
+from shared.dev.trace_tree import read_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from rich.console import Console
+
+    from demo.checks import Check
+    from demo.day import Day, Delivery
+
+__all__ = ["Play"]
+
+# The kill comes when about half of the morning's work is done; it is looked for in this range.
+_EARLIEST, _LATEST = 0.35, 0.8
+_SETTLE_SECONDS = 120.0
+
+
+class Play:
+    """Plays one day on one stage.
+
+    Args:
+        day: what is sent, and what must come of it.
+        console: where it is told.
+        keep: leave everything running at the end, until cancelled.
+    """
+
+    def __init__(self, day: Day, console: Console, *, keep: bool) -> None:
+        self._day = day
+        self._console = console
+        self._keep = keep
+        self._began = time.monotonic()
+        self.checks: list[Check] = []
+
+    @property
+    def ok(self) -> bool:
+        """Whether the day was played to its end and every check holds."""
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    async def run(self) -> None:
+        """Play. The folder of data and logs is removed, unless it is kept or a check failed."""
+        self._began = time.monotonic()
+        with tempfile.TemporaryDirectory(
+            prefix="glam-demo-", ignore_cleanup_errors=True
+        ) as temporary:
+            folder = Path(temporary)
+            folder.chmod(0o755)  # noqa: ASYNC240 - once; PostgreSQL runs as another user when we are root
+            self._tell("starting NATS, PostgreSQL, a mailbox and three services")
+            async with AsyncExitStack() as stack:
+                stage = await stack.enter_async_context(Stage(folder, self._day))
+                show_addresses(self._console, stage)
+                books = await stack.enter_async_context(await Books.open(stage))
+                sender = await stack.enter_async_context(Sender(stage.address("webhook")))
+                frozen, poison = await self._play(stage, books, sender)
+                await self._check(stage, books, sender, frozen, poison)
+                if self._keep:
+                    self._tell(
+                        f"everything is still running; logs and data are in {folder}. "
+                        "Ctrl-C stops it and removes them"
+                    )
+                    await asyncio.Event().wait()
+
+    async def _play(
+        self, stage: Stage, books: Books, sender: Sender
+    ) -> tuple[Frozen | None, bytes]:
+        day = self._day
+        self._tell(f"{len(day.shops)} shops; {len(day.shops) - 1} install the app")
+        await self._send(sender, books, "installation", day.installs)
+        await self._settle(books)
+
+        self._tell(
+            "morning: orders come in, some three times, some in the wrong order, some before "
+            "their shop; a forged, a malformed and a poisoned one among them"
+        )
+        morning = asyncio.create_task(self._send(sender, books, "morning", day.morning))
+        try:
+            poison = await books.poison()
+            await sender.send([day.forged, day.malformed])
+            frozen = await self._kill(stage, books, morning)
+            await stage.services["credit"].start()
+            self._tell("credit service: started again")
+            await morning
+        finally:
+            morning.cancel()
+        if frozen is not None:
+            self._tell(
+                f"waiting for the {frozen.unacknowledged} events that died with it: the server "
+                "gives them out again when their time to be acknowledged is over"
+            )
+        await self._settle(books)
+
+        self._tell(f"noon: {len(day.noon)} subscriptions renew")
+        await self._send(sender, books, "noon", day.noon)
+        await self._settle(books)
+        self._tell("afternoon: more orders")
+        await self._send(sender, books, "afternoon", day.afternoon)
+        await self._settle(books)
+        self._tell(f"evening: {len(day.evening)} subscriptions renew, waiting lines are paid")
+        await self._send(sender, books, "evening", day.evening)
+        await self._settle(books)
+        return frozen, poison
+
+    async def _kill(self, stage: Stage, books: Books, morning: asyncio.Task[None]) -> Frozen | None:
+        """Kill the credit service in the middle of work; return what it was doing, if anything.
+
+        It is frozen (SIGSTOP) again and again, looked at, and killed (SIGKILL) in that very state
+        when about half of the work is done and it is at work on more.
+        """
+        credit = stage.services["credit"]
+        expected = self._day.morning_debits
+        while await books.debits() < _EARLIEST * expected:
+            if morning.done():
+                await morning  # raises what it failed of
+            await asyncio.sleep(0.002)
+        while True:
+            await credit.pause()
+            frozen = await books.look_at_credit()
+            late = frozen.debits > _LATEST * expected
+            at_work = frozen.unacknowledged > 0 and frozen.debits < expected
+            if at_work and (frozen.transactions or late):
+                await credit.kill()
+                self._tell(
+                    f"credit service: SIGKILL after {frozen.debits:,} of {expected:,} debits, with "
+                    f"{frozen.transactions} transactions open and {frozen.unacknowledged} events "
+                    "not acknowledged"
+                )
+                return frozen
+            await credit.resume()
+            if frozen.debits >= expected:
+                return None
+            await asyncio.sleep(0.005)
+
+    async def _send(
+        self, sender: Sender, books: Books, what: str, deliveries: list[Delivery]
+    ) -> None:
+        del books
+        total = sum(delivery.copies for delivery in deliveries)
+        with self._progress(what, total) as advance:
+            await sender.send(deliveries, advance)
+
+    async def _settle(self, books: Books) -> None:
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await books.settled()
+        except TimeoutError:
+            # The checks will say what is missing.
+            self._tell(f"not everything came to its end within {_SETTLE_SECONDS:g} s")
+
+    async def _check(
+        self, stage: Stage, books: Books, sender: Sender, frozen: Frozen | None, poison: bytes
+    ) -> None:
+        day = self._day
+        ledger, kept = await books.ledger(), await books.kept()
+        story = checks.story_of(read_spans(stage.log_files))
+        self.checks = [
+            checks.each_line_is_debited_once(day.lines, ledger),
+            checks.ledger_sums_to_balance(ledger, await books.accounts(), day.forecasts),
+            checks.one_mail_for_each_crossing(
+                ledger, day.rules.low_balance, day.forecasts, self._mails(stage)
+            ),
+            checks.answers_are_right(day.deliveries, sender.answers),
+            checks.forged_is_refused(day.forged, sender.answers, kept),
+            checks.malformed_is_refused_and_kept(day.malformed, sender.answers, kept),
+            checks.poison_is_a_dead_letter(poison, await books.dead_letters()),
+            checks.killed_in_the_middle(frozen, day.morning_debits),
+            checks.trace_leads_to_the_mail(story),
+        ]
+        if story:
+            show_trace(self._console, story)
+        show_checks(self._console, self.checks, time.monotonic() - self._began)
+
+    def _mails(self, stage: Stage) -> list[tuple[UUID | None, str]]:
+        shops = {shop.email: shop.merchant_id for shop in self._day.shops} | {
+            f"postmaster@{shop.domain}": shop.merchant_id for shop in self._day.shops
+        }
+        return [
+            (shops.get(mail.recipients[0]), str(mail.message["Message-ID"]))
+            for mail in stage.mailbox.messages
+        ]
+
+    def _tell(self, text: str) -> None:
+        seconds = time.monotonic() - self._began
+        self._console.print(f"[dim]{seconds:5.1f} s[/]  {text}", highlight=False)
+
+    @contextmanager
+    def _progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a bar while webhooks are sent; nothing where there is no terminal."""
+        progress = Progress(
+            TextColumn("         {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        with progress:
+            task = progress.add_task(f"{what}: webhooks", total=total)
+            yield lambda: progress.advance(task)

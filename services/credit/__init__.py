@@ -1,0 +1,1 @@
+"""The credit service: an account for each merchant, one credit for each order line."""

@@ -1,0 +1,1 @@
+"""The notification service: mails, written from templates and sent once."""

@@ -1,0 +1,56 @@
+"""HTTP of the notification service."""
+
+from datetime import datetime
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+
+from services.notification.models import Notification, NotificationStatus
+from shared.api import ApiResponse, PaginationDep, paginated_response
+from shared.service import UnitOfWorkDep
+
+__all__ = ["NotificationView", "router"]
+
+router = APIRouter(prefix="/notifications", tags=["notifications"])
+
+
+class NotificationView(BaseModel):
+    """A mail as its readers see it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    merchant_id: UUID
+    notification_type: str
+    recipient: str
+    status: NotificationStatus
+    attempts: int
+    error: str | None
+    requested_at: datetime
+    sent_at: datetime | None
+
+
+@router.get("")
+async def list_notifications(
+    merchant_id: UUID, uow: UnitOfWorkDep, page: PaginationDep, request: Request
+) -> ApiResponse[list[NotificationView]]:
+    """Mails of a merchant, newest first."""
+    mine = Notification.merchant_id == merchant_id
+    total = await uow.session.scalar(select(func.count()).where(mine))
+    notifications = await uow.session.scalars(
+        select(Notification)
+        .where(mine)
+        .order_by(Notification.requested_at.desc(), Notification.id)
+        .offset(page.offset)
+        .limit(page.limit)
+    )
+    return paginated_response(
+        [NotificationView.model_validate(notification) for notification in notifications],
+        page=page.page,
+        limit=page.limit,
+        total=total or 0,
+        base_url=request.url.path,
+        merchant_id=merchant_id,
+    )

@@ -1,0 +1,1 @@
+"""The webhook service: the door through which Shopify's webhooks come in."""
