@@ -15,7 +15,6 @@ from demo.day import plan
 from demo.orders import OrderVersion, make_orders, read_orders
 from demo.play import Play
 
-
 _ORDERS, _FAST_ORDERS = 300, 60
 _FILE_WIDTH = 160  # columns, where nobody says how wide the paper is
 

@@ -34,7 +34,7 @@ async def post_office(
     """Provide the way to the mail server."""
     yield PostOffice(
         database,
-        Templates(Path(__file__).with_name("templates")),
+        Templates(Path(__file__).with_name("mails")),
         Mailer(settings.smtp),
         lease=timedelta(seconds=settings.smtp.timeout_seconds + 5),
     )

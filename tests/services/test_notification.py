@@ -30,7 +30,7 @@ from shared.service import Application
 from .conftest import Start, client_of, eventually
 
 MERCHANT = UUID(int=1)
-TEMPLATES = Path(__file__).parents[2] / "services/notification/templates"
+TEMPLATES = Path(__file__).parents[2] / "services/notification/mails"
 CONTENT: dict[str, Any] = {"shop": "Hüte & Co", "balance": 3, "threshold": 5}
 
 
