@@ -117,7 +117,7 @@ def test_config_reads_its_prefix_and_ignores_the_rest(monkeypatch: pytest.Monkey
 def test_the_external_port_is_for_outside_of_a_container(
     inside: bool, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.database.config._in_container", lambda: inside)
+    monkeypatch.setenv("GLAM_IN_CONTAINER", "1" if inside else "0")
     config = DatabaseConfig(
         DB_HOST="h", DB_NAME="n", DB_USER="u", DB_PASSWORD="p", DB_PORT_EXTERNAL=6432
     )

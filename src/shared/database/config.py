@@ -1,12 +1,13 @@
 """Database settings as the first design reads them: ``<PREFIX>DB_HOST`` and so on."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
+
+from shared.config import inside_container
 
 __all__ = ["DatabaseConfig", "create_database_config"]
 
@@ -40,7 +41,7 @@ class DatabaseConfig(BaseSettings):
     @property
     def effective_port(self) -> int:
         """``DB_PORT`` inside a container; outside, ``DB_PORT_EXTERNAL`` when it is set."""
-        if self.DB_PORT_EXTERNAL is not None and not _in_container():
+        if self.DB_PORT_EXTERNAL is not None and not inside_container(os.environ):
             return self.DB_PORT_EXTERNAL
         return self.DB_PORT
 
@@ -74,7 +75,3 @@ def create_database_config(prefix: str) -> DatabaseConfig:
         pydantic.ValidationError: one is missing or malformed.
     """
     return DatabaseConfig(_env_prefix=prefix)
-
-
-def _in_container() -> bool:
-    return Path("/.dockerenv").exists() or "KUBERNETES_SERVICE_HOST" in os.environ

@@ -1,0 +1,41 @@
+"""The message bus: publishing, subscribing, and what becomes of messages nobody could handle.
+
+`Bus` is the connection, `Publisher` stores messages in streams, `Subscriber` hands the messages of
+a `Subscription` to its handler, `DeadLetters` keeps what could not be handled. `JetStreamWrapper`
+and what goes with it are the first design's faces of the same.
+"""
+
+from shared.messaging.bus import Bus
+from shared.messaging.dead_letters import DeadLetter, DeadLetters
+from shared.messaging.delivery import Delivery
+from shared.messaging.dependencies import DepKeys, ServiceDependencies
+from shared.messaging.domain import DomainEventPublisher, DomainEventSubscriber
+from shared.messaging.engine import Subscriber
+from shared.messaging.jetstream_wrapper import JetStreamWrapper
+from shared.messaging.outgoing import OutgoingMessage, PubAck, Publisher
+from shared.messaging.publisher import JetStreamEventPublisher
+from shared.messaging.retry import RetryPolicy
+from shared.messaging.subscriber import JetStreamEventSubscriber
+from shared.messaging.subscription import State, SubscriberStatus, Subscription
+
+__all__ = [
+    "Bus",
+    "DeadLetter",
+    "DeadLetters",
+    "Delivery",
+    "DepKeys",
+    "DomainEventPublisher",
+    "DomainEventSubscriber",
+    "JetStreamEventPublisher",
+    "JetStreamEventSubscriber",
+    "JetStreamWrapper",
+    "OutgoingMessage",
+    "PubAck",
+    "Publisher",
+    "RetryPolicy",
+    "ServiceDependencies",
+    "State",
+    "Subscriber",
+    "SubscriberStatus",
+    "Subscription",
+]

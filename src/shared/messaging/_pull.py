@@ -1,0 +1,157 @@
+"""A standing pull on a durable consumer, as ADR-37 describes it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import nats.errors
+from pydantic_core import to_json
+
+from shared.errors import MessageBusError
+from shared.messaging._gate import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription as ClientSubscription
+
+# A request stands for 30 s and the server shows a sign of life at half of it; two signs missed
+# mean that the request is lost.
+EXPIRES_SECONDS = 30.0
+HEARTBEAT_SECONDS = EXPIRES_SECONDS / 2
+
+_CLOSE_SECONDS = 2.0
+
+_HEARTBEAT = "100"
+_NO_MESSAGES = "404"
+_EXPIRED = "408"
+_CONFLICT = "409"
+# The conflicts that end one request and say nothing about the consumer.
+_REQUEST_ENDED = ("batch completed", "message size exceeds maxbytes")
+
+
+class PullLostError(MessageBusError):
+    """The standing requests are gone, or may be: a new pull has to take over."""
+
+
+class Pull:
+    """An inbox and the requests whose messages arrive there.
+
+    Messages are handed to `receive` one after the other, also while the pull is being left.
+    `outstanding` is how many messages are asked for and not here yet.
+    """
+
+    def __init__(
+        self, client: Client, stream: str, durable: str, *, receive: Callable[[Msg], None]
+    ) -> None:
+        self.outstanding = 0
+        self.heard = False
+        self._client = client
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._stream = stream
+        self._receive = receive
+        self._inbox = client.new_inbox()
+        self._subscription: ClientSubscription | None = None
+        self._lost: PullLostError | None = None
+        self._last_heard = 0.0
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        with translated("subscribe", stream=self._stream):
+            self._subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Withdraw the requests; what the server had sent already still arrives."""
+        if self._subscription is None:
+            return
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            if self._lost is None and self._client.is_connected:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._subscription.drain()  # type: ignore[no-untyped-call]
+            else:
+                # Draining waits for a pong, and nats-py dies of one that comes too late.
+                await self._subscription.unsubscribe()
+
+    def wake(self) -> None:
+        """End a `wait` early."""
+        self._changed.set()
+
+    def lose(self, reason: str) -> None:
+        """Make `wait` raise `PullLostError`."""
+        self._lost = PullLostError(reason, operation="pull", stream=self._stream)
+        self._changed.set()
+
+    async def request(self, count: int) -> None:
+        """Ask for `count` more messages.
+
+        Raises:
+            MessageBusError: The connection does not take it.
+        """
+        if not self.outstanding:
+            self._last_heard = _now()
+        self.outstanding += count
+        request = {
+            "batch": count,
+            "expires": int(EXPIRES_SECONDS * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+        }
+        with translated("pull", stream=self._stream):
+            await self._client.publish(self._subject, to_json(request), reply=self._inbox)
+
+    async def wait(self) -> None:
+        """Wait until a request ended or `wake` is called.
+
+        Raises:
+            PullLostError: The consumer is gone, the connection changed, or the server is silent.
+        """
+        while not self._changed.is_set() and self._lost is None:
+            silent_at = self._last_heard + 2 * HEARTBEAT_SECONDS if self.outstanding else None
+            if silent_at is not None and _now() >= silent_at:
+                self.lose("no sign of life from the server")
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(silent_at):
+                    await self._changed.wait()
+        self._changed.clear()
+        if self._lost is not None:
+            raise self._lost
+
+    async def _arrived(self, message: Msg) -> None:
+        self._last_heard = _now()
+        if message.reply.startswith("$JS.ACK."):
+            self.heard = True
+            self.outstanding = max(self.outstanding - 1, 0)
+            self._receive(message)
+        else:
+            self._told(message.headers or {})
+        if not self.outstanding:
+            self._changed.set()
+
+    def _told(self, headers: dict[str, str]) -> None:
+        status, description = headers.get("Status"), headers.get("Description", "")
+        ended = status in {_NO_MESSAGES, _EXPIRED} or (
+            status == _CONFLICT and description.lower().startswith(_REQUEST_ENDED)
+        )
+        if ended:
+            self.heard = True
+            unused = int(headers.get("Nats-Pending-Messages", self.outstanding))
+            self.outstanding = max(self.outstanding - unused, 0)
+        elif status == _HEARTBEAT:
+            self.heard = True
+        else:
+            self.lose(f"the server ended the pull: {description or status}")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

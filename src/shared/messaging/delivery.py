@@ -1,0 +1,59 @@
+"""A message as it arrives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of one message to one durable consumer.
+
+    `attempt` is the server's count of deliveries, the first being 1. `published_at` is when the
+    stream stored the message.
+    """
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    stream: str
+    sequence: int
+    attempt: int
+    published_at: datetime
+
+
+class AckSubject(NamedTuple):
+    """What the server writes into the reply subject of a delivery (ADR-15)."""
+
+    stream: str
+    consumer: str
+    attempt: int
+    sequence: int
+    stored_at_ns: int
+    pending: int
+
+    @classmethod
+    def parse(cls, reply: str) -> AckSubject:
+        """Read `$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<...numbers>`.
+
+        Raises:
+            ValueError: When it is no such subject.
+        """
+        tokens = reply.split(".")
+        if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in {9, 11, 12}:
+            raise ValueError(f"not a JetStream delivery: {reply!r}")
+        stream, consumer, attempt, sequence, _, stored_at, pending = (
+            tokens[2:9] if len(tokens) == 9 else tokens[4:11]  # noqa: PLR2004 - the short form
+        )
+        return cls(stream, consumer, int(attempt), int(sequence), int(stored_at), int(pending))
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the stream stored the message."""
+        seconds, nanoseconds = divmod(self.stored_at_ns, 1_000_000_000)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)

@@ -1,0 +1,158 @@
+"""The first design's publisher: a class per service, on `Publisher`."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import ValidationError
+from shared.events import (
+    Envelope,
+    EventContext,
+    EventPayload,
+    StreamDefinition,
+    Streams,
+    stream_definition,
+)
+from shared.messaging._streams import covers
+from shared.messaging.bus import Bus
+from shared.messaging.outgoing import OutgoingMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nats.aio.client import Client
+    from nats.js import JetStreamContext
+
+
+class JetStreamEventPublisher(ABC):
+    """Publishes events and commands of one service into one stream.
+
+    A publish here is not tied to a database transaction; the outbox of `shared.delivery` is.
+
+    Attributes:
+        client: the nats-py client it was made with.
+        js: the JetStream context it was made with.
+        logger: the logger it was made with, or one of its own.
+    """
+
+    def __init__(self, client: Client, js: JetStreamContext, logger: Any | None = None) -> None:
+        self.client = client
+        self.js = js
+        self.logger = logger or logging.getLogger(type(self).__module__)
+        self._stream_ensured = False
+
+    @property
+    @abstractmethod
+    def stream_name(self) -> str:
+        """The stream it publishes into."""
+
+    @property
+    @abstractmethod
+    def subjects(self) -> list[str]:
+        """The subjects it may publish to; wildcards are allowed."""
+
+    @property
+    @abstractmethod
+    def service_name(self) -> str:
+        """The service in whose name it publishes."""
+
+    @property
+    def service_version(self) -> str:
+        """The version of the service, told in the metadata of each message."""
+        return "1.0.0"
+
+    @cached_property
+    def bus(self) -> Bus:
+        """The bus it publishes through; the wrapper sets its own."""
+        return Bus.around(self.client, name=self.service_name)
+
+    async def ensure_stream(self) -> None:
+        """Create the stream, or widen the one there is; the first publish does it by itself.
+
+        Raises:
+            MessageBusError: See `Bus.ensure_stream`.
+        """
+        name = str(getattr(self.stream_name, "value", self.stream_name))
+        subjects = tuple(self.subjects)
+        if name in Streams.__members__:
+            subjects += stream_definition(Streams(name)).subjects
+        await self.bus.ensure_stream(StreamDefinition(name, subjects))
+        self._stream_ensured = True
+
+    async def publish_event(
+        self,
+        subject: str = "",
+        payload: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        event_type: str | None = None,
+    ) -> str:
+        """Publish an event and return its id, once the stream has it.
+
+        Ids that are not given are those of the current context. Of two messages on one subject
+        with the same `idempotency_key`, the stream keeps the first.
+
+        Args:
+            subject: Where to.
+            payload: UUIDs, datetimes, decimals, enums and models in it become JSON.
+            correlation_id: Ties the messages of one piece of work together.
+            trace_id: The trace it belongs to.
+            idempotency_key: What makes it the same message when it is published again.
+            metadata: Added to the source service and version.
+            event_type: An older name of `subject`.
+
+        Raises:
+            ValidationError: The subject is not among `subjects`.
+            EnvelopeError: The payload is no JSON.
+            MessageBusError: It is not known to be stored.
+        """
+        subject = subject or event_type or ""
+        self._check(subject)
+        context = EventContext.create(
+            subject=subject,
+            source_service=self.service_name,
+            correlation_id=correlation_id,
+            idempotency_key=idempotency_key,
+            metadata={**(metadata or {}), "version": self.service_version},
+            trace_id=trace_id,
+        )
+        envelope = Envelope.from_dict(EventPayload(context, payload or {}).to_event_dict())
+        if not self._stream_ensured:
+            await self.ensure_stream()
+        await self.bus.publisher.publish(
+            OutgoingMessage(subject, envelope.encode(), envelope.headers(), envelope.message_id)
+        )
+        return envelope.event_id
+
+    async def publish_command(
+        self, command_type: str, payload: Mapping[str, Any], **kwargs: Any
+    ) -> str:
+        """Publish to `command_type`, with `cmd.` before it if missing; see `publish_event`."""
+        return await self.publish_event(_prefixed("cmd.", command_type), payload, **kwargs)
+
+    async def publish_event_response(
+        self, subject: str, payload: Mapping[str, Any], **kwargs: Any
+    ) -> str:
+        """Publish to `subject`, with `evt.` before it if missing; see `publish_event`."""
+        return await self.publish_event(_prefixed("evt.", subject), payload, **kwargs)
+
+    def _check(self, subject: str) -> None:
+        # The first design wrote `cmd.x.*` and meant everything below.
+        filters = [f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects]
+        if not any(covers(f, subject) for f in filters):
+            raise ValidationError(
+                f"{type(self).__name__} does not publish to {subject!r}: "
+                f"stream {self.stream_name} takes {', '.join(self.subjects)}",
+                field="subject",
+                value=subject,
+            )
+
+
+def _prefixed(prefix: str, subject: str) -> str:
+    return subject if subject.startswith(prefix) else f"{prefix}{subject}"

@@ -1,0 +1,45 @@
+"""When a failed message is tried again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often, and after which pauses, a message is handed to its handler.
+
+    `attempts` counts deliveries, the first included, and the server does the counting, so the
+    number holds across replicas and restarts. The pause doubles (`factor`) from
+    `first_delay_seconds` up to `max_delay_seconds`; `jitter` spreads it by that share either way.
+
+    An outage of what every message needs (the database, the bus) is not the message's fault: such
+    an attempt stays open and is run again in its place, for at most `patience_seconds`, before it
+    counts as failed.
+
+    Raises:
+        ValueError: On numbers that make no policy.
+    """
+
+    attempts: int = 5
+    first_delay_seconds: float = 1.0
+    factor: float = 2.0
+    max_delay_seconds: float = 60.0
+    jitter: float = 0.2
+    patience_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts must be 1 or more")
+        if self.first_delay_seconds < 0 or self.max_delay_seconds < self.first_delay_seconds:
+            raise ValueError("0 <= first_delay_seconds <= max_delay_seconds must hold")
+        if self.factor < 1 or not 0 <= self.jitter <= 1 or self.patience_seconds < 0:
+            raise ValueError("factor >= 1, 0 <= jitter <= 1 and patience_seconds >= 0 must hold")
+
+    def delay(self, attempt: int) -> float:
+        """Return the pause in seconds after the failed `attempt` (1 is the first)."""
+        # Beyond 64 doublings every policy is at its cap; the bound keeps the power finite.
+        grown = self.first_delay_seconds * self.factor ** min(max(attempt, 1) - 1, 64)
+        spread = 1 + self.jitter * (2 * random.random() - 1)  # noqa: S311 - not a secret
+        return min(grown, self.max_delay_seconds) * spread

@@ -1,0 +1,160 @@
+"""The first design's subscriber: a class per subject, on `Subscriber`."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shared.context import bind
+from shared.events import Envelope, EnvelopeError, context_from_message
+from shared.messaging._streams import covers
+from shared.messaging.bus import Bus
+from shared.messaging.engine import Subscriber
+from shared.messaging.retry import RetryPolicy
+from shared.messaging.subscription import Subscription
+from shared.tracing import span
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.js import JetStreamContext
+
+    from shared.messaging.delivery import Delivery
+    from shared.messaging.dependencies import DepKeys
+    from shared.messaging.jetstream_wrapper import JetStreamWrapper
+    from shared.messaging.subscription import SubscriberStatus
+
+
+class JetStreamEventSubscriber(ABC):
+    """Handles the messages of one subject; `subject` may hold wildcards.
+
+    Up to `concurrency` messages are handled at a time. Set it to 1 where the order counts.
+
+    Attributes:
+        client: the nats-py client it was made with.
+        js: the JetStream context it was made with.
+        logger: the logger it was made with, or one of its own.
+    """
+
+    concurrency: ClassVar[int] = 16
+    retry: ClassVar[RetryPolicy] = RetryPolicy(attempts=3)
+    ack_wait_seconds: ClassVar[float] = 30.0
+    deadline_seconds: ClassVar[float | None] = None
+    drain_seconds: ClassVar[float] = 20.0
+
+    def __init__(
+        self,
+        client: Client,
+        js: JetStreamContext,
+        logger: Any | None = None,
+        wrapper: JetStreamWrapper | None = None,
+    ) -> None:
+        self.client = client
+        self.js = js
+        self.logger = logger or logging.getLogger(type(self).__module__)
+        self._wrapper = wrapper
+
+    @property
+    @abstractmethod
+    def stream_name(self) -> str:
+        """The stream it reads."""
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """What it reads of the stream."""
+
+    @property
+    @abstractmethod
+    def durable_name(self) -> str:
+        """The name of its durable consumer; replicas share it."""
+
+    @abstractmethod
+    async def on_event(self, event: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        """Handle one message, given as its envelope; returning acknowledges it."""
+
+    async def on_error(self, error: Exception, event: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Tell whether a message whose handling failed is acknowledged all the same.
+
+        Otherwise the error decides: another attempt, or the dead letters.
+        """
+        return False
+
+    def get_dependency(self, key: DepKeys | type[Any]) -> Any:
+        """Return what was registered with the wrapper under `key`.
+
+        Raises:
+            KeyError: Nothing was.
+        """
+        if self._wrapper is None:
+            raise KeyError(f"no dependency {key!r}: {type(self).__name__} has no wrapper")
+        return self._wrapper.dependencies.get(key)
+
+    def dep(self, key: DepKeys | type[Any]) -> Any:
+        """Do as `get_dependency`."""
+        return self.get_dependency(key)
+
+    @cached_property
+    def bus(self) -> Bus:
+        """The bus it reads through: the wrapper's, if there is one."""
+        if self._wrapper is not None:
+            return self._wrapper.bus
+        return Bus.around(self.client, name=self.durable_name)
+
+    @cached_property
+    def _engine(self) -> Subscriber:
+        subscription = Subscription(
+            subject=self.subject,
+            durable=self.durable_name,
+            handler=self._handle,
+            stream=str(getattr(self.stream_name, "value", self.stream_name)),
+            concurrency=self.concurrency,
+            retry=self.retry,
+            ack_wait_seconds=self.ack_wait_seconds,
+            deadline_seconds=self.deadline_seconds,
+        )
+        return Subscriber(self.bus, subscription, service=self.bus.name)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it reads, or tries to."""
+        return self._engine.alive
+
+    @property
+    def status(self) -> SubscriberStatus:
+        """Where it stands now."""
+        return self._engine.status
+
+    async def listen(self) -> None:
+        """Read until `stop`; a stream that is not there yet is waited for."""
+        await self._engine.run()
+
+    async def stop(self) -> None:
+        """Stop reading, and let handlers finish for `drain_seconds`; twice is harmless."""
+        await self._engine.drain(self.drain_seconds)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        envelope = Envelope.decode(delivery.body)
+        if envelope.subject != delivery.subject and not covers(self.subject, envelope.subject):
+            raise EnvelopeError(
+                f"the envelope says {envelope.subject}, but came on {delivery.subject}"
+            )
+        context = context_from_message(envelope, delivery.headers, self.bus.name)
+        event = envelope.to_dict()
+        with (
+            bind(context),
+            span(
+                f"handle {delivery.subject}",
+                kind="consumer",
+                parent=context.trace,
+                subscriber=self.durable_name,
+                event_id=envelope.event_id,
+                attempt=delivery.attempt,
+            ),
+        ):
+            try:
+                await self.on_event(event, dict(delivery.headers))
+            except Exception as error:
+                if not await self.on_error(error, event):
+                    raise

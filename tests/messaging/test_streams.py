@@ -1,0 +1,138 @@
+"""Streams on a real server: created, widened, never narrowed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+
+from shared.errors import MessageBusError
+from shared.events import StreamDefinition, Streams
+from shared.messaging import Bus
+from shared.messaging._streams import covers, united
+
+from .conftest import STREAM, message
+
+if TYPE_CHECKING:
+    from shared.config import NatsSettings
+
+WEEK = 7 * 24 * 3600
+
+
+async def test_a_stream_is_created_as_the_table_says(bus: Bus) -> None:
+    await bus.ensure_stream(Streams.WEBHOOKS)
+    config = (await bus.js.stream_info("WEBHOOKS")).config
+    assert set(config.subjects or ()) >= {"cmd.webhook.>", "evt.order.>", "evt.account.>"}
+    assert (config.storage, config.retention) == (StorageType.FILE, RetentionPolicy.LIMITS)
+    assert (config.max_age, config.max_msgs_per_subject) == (WEEK, 100_000)
+    assert (config.duplicate_window, config.num_replicas) == (120, 1)
+    assert config.allow_rollup_hdrs
+    assert config.allow_msg_ttl
+    assert config.allow_msg_schedules
+
+
+async def test_the_dedupe_window_comes_from_the_settings(nats_settings: NatsSettings) -> None:
+    settings = nats_settings.model_copy(update={"dedupe_window_seconds": 5.0})
+    async with Bus(settings, name="tests") as bus:
+        await bus.ensure_stream(STREAM)
+        assert (await bus.js.stream_info("TESTS")).config.duplicate_window == 5
+
+
+async def test_a_narrower_stream_is_widened_and_keeps_its_messages(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bus.js.add_stream(name="CREDIT", subjects=["cmd.credit.*", "evt.credit.*", "old.credit"])
+    await bus.publisher.publish(message(1, subject="evt.credit.spent"))
+    with caplog.at_level(logging.INFO):
+        await bus.ensure_stream(Streams.CREDIT)
+    info = await bus.js.stream_info("CREDIT")
+    assert set(info.config.subjects or ()) == {"cmd.credit.>", "evt.credit.>", "old.credit"}
+    assert info.state.messages == 1
+    (record,) = [r for r in caplog.records if r.message == "stream CREDIT changed"]
+    assert "evt.credit.>" in vars(record)["changes"]["subjects"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        await bus.ensure_stream(Streams.CREDIT)
+    assert not caplog.records
+
+
+async def test_wider_limits_stay(bus: Bus) -> None:
+    await bus.js.add_stream(name="CREDIT", subjects=["evt.credit.>"], max_age=2 * WEEK)
+    await bus.ensure_stream(Streams.CREDIT)
+    config = (await bus.js.stream_info("CREDIT")).config
+    assert (config.max_age, config.max_msgs_per_subject) == (2 * WEEK, -1)
+
+
+async def test_narrower_limits_are_widened(bus: Bus) -> None:
+    await bus.js.add_stream(
+        name="CREDIT", subjects=["evt.credit.>"], max_age=60, max_msgs_per_subject=5
+    )
+    await bus.ensure_stream(Streams.CREDIT)
+    config = (await bus.js.stream_info("CREDIT")).config
+    assert (config.max_age, config.max_msgs_per_subject) == (WEEK, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"storage": StorageType.MEMORY}, "storage is memory, wanted file"),
+        ({"retention": RetentionPolicy.WORK_QUEUE}, "retention is workqueue, wanted limits"),
+    ],
+)
+async def test_a_change_that_would_lose_messages_is_refused(
+    bus: Bus, made: dict[str, object], told: str
+) -> None:
+    await bus.js.add_stream(StreamConfig(name="CREDIT", subjects=["evt.credit.*"]), **made)
+    with pytest.raises(MessageBusError, match=told) as caught:
+        await bus.ensure_stream(Streams.CREDIT)
+    assert not caught.value.retryable
+    assert (await bus.js.stream_info("CREDIT")).config.subjects == ["evt.credit.*"]
+
+
+async def test_a_subject_of_another_stream_is_refused(bus: Bus) -> None:
+    with pytest.raises(MessageBusError, match="another stream holds one") as caught:
+        await bus.ensure_stream(StreamDefinition("OTHER", ("evt.tests.special",)))
+    assert not caught.value.retryable
+
+
+async def test_ten_services_at_once_do_no_harm(nats_settings: NatsSettings) -> None:
+    async with Bus(nats_settings, name="before") as first:
+        await first.js.add_stream(name="BILLING", subjects=["evt.billing.*"])
+    definitions = [
+        StreamDefinition("BILLING", ("evt.billing.>", f"evt.extra{n % 3}.>")) for n in range(10)
+    ]
+
+    async def start(definition: StreamDefinition) -> None:
+        async with Bus(nats_settings, name="service") as bus:
+            await bus.ensure_stream(definition)
+            await bus.ensure_stream(Streams.CREDIT)
+
+    await asyncio.gather(*map(start, definitions))
+    async with Bus(nats_settings, name="after") as last:
+        subjects = (await last.js.stream_info("BILLING")).config.subjects or []
+        assert set(subjects) == {"evt.billing.>", *(f"evt.extra{n}.>" for n in range(3))}
+
+
+TOKENS = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
+FILTERS = st.builds(
+    lambda tokens, tail: ".".join([*tokens, *tail]),
+    st.lists(st.sampled_from("ab*"), min_size=1, max_size=3),
+    st.sampled_from([[], [">"]]),
+)
+
+
+@given(wide=FILTERS, narrow=FILTERS, subject=TOKENS.map(".".join))
+def test_what_covers_catches_all_the_other_catches(wide: str, narrow: str, subject: str) -> None:
+    if covers(wide, narrow) and covers(narrow, subject):
+        assert covers(wide, subject)
+
+
+@given(st.lists(FILTERS, max_size=6), TOKENS.map(".".join))
+def test_uniting_neither_adds_nor_loses_a_subject(filters: list[str], subject: str) -> None:
+    caught = any(covers(f, subject) for f in filters)
+    assert any(covers(f, subject) for f in united(filters)) == caught
