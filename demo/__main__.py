@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import signal
-from pathlib import Path  # noqa: TC003 - typer reads it at run time
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +16,7 @@ from rich.console import Console
 from demo.day import plan
 from demo.orders import OrderVersion, make_orders, read_orders
 from demo.play import Play
+from shared.dev import ProcessError
 
 _ORDERS, _FAST_ORDERS = 300, 60
 _FILE_WIDTH = 160  # columns, where nobody says how wide the paper is
@@ -48,8 +51,20 @@ def main(
         versions = make_orders(count or (_FAST_ORDERS if fast else _ORDERS), chance)
     else:
         versions = _read(orders, count, console)
-    play = Play(plan(versions, chance), console, keep=keep)
-    ended_by = asyncio.run(_until_signalled(play))
+    folder = Path(tempfile.mkdtemp(prefix="glam-demo-"))
+    folder.chmod(0o755)  # under root, PostgreSQL runs as another user
+    play = Play(plan(versions, chance), console, folder, keep=keep)
+    ended_by = None
+    try:
+        ended_by = asyncio.run(_until_signalled(play))
+    except* ProcessError as failed:
+        for error in failed.exceptions:
+            console.print(str(error), style="red", markup=False, highlight=False)
+    finally:
+        if play.checks and not play.ok:
+            console.print(f"data and logs stay in {folder}", markup=False)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     if ended_by is not None and not (keep and play.checks):
         raise typer.Exit(128 + ended_by)
     raise typer.Exit(0 if play.ok else 1)

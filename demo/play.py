@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -20,12 +18,14 @@ from shared.dev.trace_tree import read_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from uuid import UUID
 
     from rich.console import Console
 
     from demo.checks import Check
     from demo.day import Day, Delivery
+    from shared.dev import ServiceProcess
 
 __all__ = ["Play"]
 
@@ -40,12 +40,14 @@ class Play:
     Args:
         day: what is sent, and what must come of it.
         console: where it is told.
+        folder: for data and logs.
         keep: leave everything running at the end, until cancelled.
     """
 
-    def __init__(self, day: Day, console: Console, *, keep: bool) -> None:
+    def __init__(self, day: Day, console: Console, folder: Path, *, keep: bool) -> None:
         self._day = day
         self._console = console
+        self._folder = folder
         self._keep = keep
         self._began = time.monotonic()
         self.checks: list[Check] = []
@@ -56,47 +58,44 @@ class Play:
         return bool(self.checks) and all(check.ok for check in self.checks)
 
     async def run(self) -> None:
-        """Play. The folder of data and logs is removed, unless it is kept or a check failed."""
+        """Play.
+
+        Raises:
+            ExceptionGroup: of `shared.dev.ProcessError`, when a server or service does not start.
+        """
         self._began = time.monotonic()
-        with tempfile.TemporaryDirectory(
-            prefix="glam-demo-", ignore_cleanup_errors=True
-        ) as temporary:
-            folder = Path(temporary)
-            folder.chmod(0o755)  # noqa: ASYNC240 - once; PostgreSQL runs as another user when we are root
-            self._tell("starting NATS, PostgreSQL, a mailbox and three services")
-            async with AsyncExitStack() as stack:
-                stage = await stack.enter_async_context(Stage(folder, self._day))
-                show_addresses(self._console, stage)
-                books = await stack.enter_async_context(await Books.open(stage))
-                sender = await stack.enter_async_context(Sender(stage.address("webhook")))
-                frozen, poison = await self._play(stage, books, sender)
-                await self._check(stage, books, sender, frozen, poison)
-                if self._keep:
-                    self._tell(
-                        f"everything is still running; logs and data are in {folder}. "
-                        "Ctrl-C stops it and removes them"
-                    )
-                    await asyncio.Event().wait()
+        self._tell("starting NATS, PostgreSQL, a mailbox and three services")
+        async with AsyncExitStack() as stack:
+            stage = await stack.enter_async_context(Stage(self._folder, self._day))
+            show_addresses(self._console, stage)
+            books = await stack.enter_async_context(await Books.open(stage))
+            sender = await stack.enter_async_context(Sender(stage.address("webhook")))
+            frozen, poison = await self._play(stage, books, sender)
+            await self._check(stage, books, sender, frozen, poison)
+            if self._keep:
+                self._tell(f"everything is still running, data in {self._folder}; Ctrl-C stops it")
+                await asyncio.Event().wait()
 
     async def _play(
         self, stage: Stage, books: Books, sender: Sender
     ) -> tuple[Frozen | None, bytes]:
         day = self._day
         self._tell(f"{len(day.shops)} shops; {len(day.shops) - 1} install the app")
-        await self._send(sender, books, "installation", day.installs)
+        await self._send(sender, "installation", day.installs)
         await self._settle(books)
 
         self._tell(
             "morning: orders come in, some three times, some in the wrong order, some before "
             "their shop; a forged, a malformed and a poisoned one among them"
         )
-        morning = asyncio.create_task(self._send(sender, books, "morning", day.morning))
+        morning = asyncio.create_task(self._send(sender, "morning", day.morning))
         try:
             poison = await books.poison()
             await sender.send([day.forged, day.malformed])
-            frozen = await self._kill(stage, books, morning)
-            await stage.services["credit"].start()
-            self._tell("credit service: started again")
+            frozen = await self._kill(stage.services["credit"], books, morning)
+            if frozen is not None:
+                await stage.services["credit"].start()
+                self._tell("credit service: started again")
             await morning
         finally:
             morning.cancel()
@@ -108,25 +107,36 @@ class Play:
         await self._settle(books)
 
         self._tell(f"noon: {len(day.noon)} subscriptions renew")
-        await self._send(sender, books, "noon", day.noon)
+        await self._send(sender, "noon", day.noon)
         await self._settle(books)
         self._tell("afternoon: more orders")
-        await self._send(sender, books, "afternoon", day.afternoon)
+        await self._send(sender, "afternoon", day.afternoon)
         await self._settle(books)
         self._tell(f"evening: {len(day.evening)} subscriptions renew, waiting lines are paid")
-        await self._send(sender, books, "evening", day.evening)
+        await self._send(sender, "evening", day.evening)
         await self._settle(books)
         return frozen, poison
 
-    async def _kill(self, stage: Stage, books: Books, morning: asyncio.Task[None]) -> Frozen | None:
+    async def _kill(
+        self, credit: ServiceProcess, books: Books, morning: asyncio.Task[None]
+    ) -> Frozen | None:
         """Kill the credit service in the middle of work; return what it was doing, if anything.
 
         It is frozen (SIGSTOP) again and again, looked at, and killed (SIGKILL) in that very state
         when about half of the work is done and it is at work on more.
         """
-        credit = stage.services["credit"]
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                return await self._kill_at_work(credit, books, morning)
+        except TimeoutError:
+            await credit.resume()
+            return None
+
+    async def _kill_at_work(
+        self, credit: ServiceProcess, books: Books, morning: asyncio.Task[None]
+    ) -> Frozen | None:
         expected = self._day.morning_debits
-        while await books.debits() < _EARLIEST * expected:
+        while await books.debits() < int(_EARLIEST * expected):
             if morning.done():
                 await morning  # raises what it failed of
             await asyncio.sleep(0.002)
@@ -146,12 +156,11 @@ class Play:
             await credit.resume()
             if frozen.debits >= expected:
                 return None
+            if morning.done():
+                await morning  # raises what it failed of
             await asyncio.sleep(0.005)
 
-    async def _send(
-        self, sender: Sender, books: Books, what: str, deliveries: list[Delivery]
-    ) -> None:
-        del books
+    async def _send(self, sender: Sender, what: str, deliveries: list[Delivery]) -> None:
         total = sum(delivery.copies for delivery in deliveries)
         with self._progress(what, total) as advance:
             await sender.send(deliveries, advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic_core import to_json
 
-from shared.dev import NatsServer, PostgresServer, ServiceProcess, SmtpSink
+from shared.dev import NatsServer, PostgresServer, Process, ServiceProcess, SmtpSink
 from shared.dev.environment import service_environment
 from shared.dev.server import free_port
 
@@ -54,14 +54,12 @@ class Stage:
     async def __aenter__(self) -> Self:
         self.logs.mkdir(parents=True)
         async with AsyncExitStack() as stack:
-            for server in (self.nats, self.postgres, self.mailbox):
-                stack.push_async_exit(server)
+            stack.push_async_callback(_stop, self.nats, self.postgres, self.mailbox)
             async with asyncio.TaskGroup() as starting:
                 for server in (self.nats, self.postgres, self.mailbox):
                     starting.create_task(server.start())
-            for name in SERVICES:
-                self.services[name] = self._service(name)
-                stack.push_async_exit(self.services[name])
+            self.services = {name: self._service(name) for name in SERVICES}
+            stack.push_async_callback(_stop, *self.services.values())
             async with asyncio.TaskGroup() as starting:
                 for service in self.services.values():
                     starting.create_task(service.start())
@@ -111,3 +109,7 @@ class Stage:
                 "NOTIFICATION_SMTP__PORT": str(self.mailbox.port),
             },
         }[name]
+
+
+async def _stop(*programs: Process | SmtpSink) -> None:
+    await asyncio.gather(*(program.stop() for program in programs))

@@ -27,7 +27,7 @@ service = Service(
 service.router.include_router(router)
 
 
-@service.handles(MERCHANT_CREATED)
+@service.handles(MERCHANT_CREATED, ack_wait_seconds=10)
 async def open_account(
     merchant: MerchantCreatedPayload, uow: UnitOfWork, settings: CreditSettings
 ) -> None:
@@ -51,7 +51,7 @@ async def debit_order(
     await ledger.debit(order)
 
 
-@service.handles(SUBSCRIPTION_RENEWED)
+@service.handles(SUBSCRIPTION_RENEWED, ack_wait_seconds=10)
 async def top_up(
     renewal: SubscriptionRenewedPayload, uow: UnitOfWork, settings: CreditSettings
 ) -> None:

@@ -10,8 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.notification.mailer import Mailer, MailRefusedError
 from services.notification.models import Notification, NotificationStatus
 from services.notification.templates import Templates
-from shared.database import Database
-from shared.delivery import UnitOfWork
+from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import ConflictError
 from shared.errors.notification import EmailProviderError
 from shared.events import Envelope
@@ -37,17 +36,22 @@ class PostOffice:
     """Turns commands into mails. It holds no transaction while it speaks to the mail server."""
 
     def __init__(
-        self, database: Database, templates: Templates, mailer: Mailer, *, lease: timedelta
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        templates: Templates,
+        mailer: Mailer,
+        *,
+        lease: timedelta,
     ) -> None:
         """Bind it to its parts.
 
         Args:
-            database: of the service.
+            unit_of_work: makes the short transactions around each attempt.
             templates: of the mails.
             mailer: to the mail server.
             lease: how long an attempt keeps others away; longer than the mailer's timeout.
         """
-        self._database = database
+        self._unit_of_work = unit_of_work
         self._templates = templates
         self._mailer = mailer
         self._lease = lease
@@ -89,9 +93,6 @@ class PostOffice:
             raise
         else:
             await self._sent(command, attempt, str(mail["Message-ID"]))
-
-    def _unit_of_work(self) -> UnitOfWork:
-        return UnitOfWork(self._database, service="notification-service", publishes=PUBLISHES)
 
     async def _claim(
         self, notification_id: UUID, command: SendEmailCommandPayload, message_id: str

@@ -9,7 +9,7 @@ from services.notification.post import PUBLISHES, PostOffice
 from services.notification.routes import router
 from services.notification.settings import NotificationSettings
 from services.notification.templates import Templates
-from shared.database import Database
+from shared.delivery import UnitOfWorkFactory
 from shared.events import Envelope
 from shared.events.notification import SEND_EMAIL, SendEmailCommandPayload
 from shared.messaging import RetryPolicy
@@ -29,11 +29,11 @@ service.router.include_router(router)
 
 @service.provides
 async def post_office(
-    settings: NotificationSettings, database: Database
+    settings: NotificationSettings, unit_of_work: UnitOfWorkFactory
 ) -> AsyncIterator[PostOffice]:
     """Provide the way to the mail server."""
     yield PostOffice(
-        database,
+        unit_of_work,
         Templates(Path(__file__).with_name("mails")),
         Mailer(settings.smtp),
         lease=timedelta(seconds=settings.smtp.timeout_seconds + 5),

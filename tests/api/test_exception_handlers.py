@@ -123,7 +123,7 @@ async def test_headers_of_framework_errors_stay(app: FastAPI, client: Any) -> No
         ("limited", "2"),
         ("limited-unknown", None),
         ("unavailable", "30"),
-        ("conflict-wait", None),
+        ("conflict-wait", "30"),
     ],
 )
 async def test_retry_after_is_sent_when_known(

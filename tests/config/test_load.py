@@ -235,7 +235,7 @@ def test_two_variables_for_one_key_must_agree(write: Write) -> None:
 
 
 def test_sections_of_other_services_are_no_mistake(write: Write) -> None:
-    sections = ("service", "infrastructure", "monitoring", "cache", "rate_limiting")
+    sections = ("service", "infrastructure", "monitoring", "cache")
     load(write(shared="".join(f"{section}: {{any: 1}}\n" for section in sections)))
 
 

@@ -59,7 +59,7 @@ async def test_many_rows_at_once_are_one_span_with_their_number(
         async with database.transaction() as session:
             await session.execute(insert(Coupon.__table__), rows)  # type: ignore[arg-type]
     (span,) = spans
-    assert span.name == "INSERT coupons"
+    assert span.name == "BATCH INSERT coupons"
     assert span.attributes["db.operation.batch.size"] == 3
     assert "SECRET" not in str(span)
 

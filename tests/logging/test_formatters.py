@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from shared.config import LoggingSettings
 from shared.context import Context, TraceContext, bind
-from shared.logging import ConsoleFormatter, JsonFormatter, create_logger
+from shared.logging import ConsoleFormatter, JsonFormatter, configure_logging, create_logger
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -209,3 +210,44 @@ def test_an_exception_stands_below_the_console_line(capsys: pytest.CaptureFixtur
     assert second == "Traceback (most recent call last):"
     assert last == "ValueError: x"
     assert capsys.readouterr().err == ""
+
+
+def test_e_mail_addresses_are_hidden_on_request(
+    lines: Lines, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def log() -> None:
+        logger = create_logger("any")
+        with bind(Context.start(user_id="jo@shop.example")):
+            logger.info(
+                "mail\njo.doe+x@shop.example to %s",
+                "ö@straße.example",
+                to=["jo@shop.example."],
+                names={"jo@shop.example": 1},
+                url="postgresql://me:hunter2@db.shop.example/x",
+                handle="@shop",
+                at="3 @ 4.50",
+            )
+        try:
+            raise ValueError("no mailbox jo@shop.example")
+        except ValueError:
+            logger.exception("refused")
+
+    log()
+    assert lines()[0]["to"] == ["jo@shop.example."]
+    for format_ in ("json", "console"):
+        settings = LoggingSettings(format=format_, redact_emails=True)
+        configure_logging(settings, service="credit-service", environment="prod")
+        log()
+        text = capfd.readouterr().out
+        for address in ("jo.doe", "jo@", "ö@", "straße"):
+            assert address not in text
+        for kept in ("mail\\n**********", "@db.shop.example/x", "@shop", "3 @ 4.50", "no mailbox"):
+            assert kept in text
+
+
+def test_hiding_e_mail_addresses_takes_time_in_proportion() -> None:
+    """The quadratic search this guards against would take hours."""
+    long = "a." * 500_000
+    record = logging.LogRecord("any", logging.INFO, "f", 1, f"{long}@ @{long}", None, None)
+    formatter = JsonFormatter("credit-service", redact_emails=True)
+    assert len(formatter.format(record)) > 1_000_000

@@ -27,6 +27,8 @@ from shared.api.dependencies import (
 from shared.api.edge import Edge, install_edge
 from shared.api.exception_handlers import install_exception_handlers
 from shared.api.health import Probe, create_health_router
+from shared.api.info import create_info_router
+from shared.api.log_level import create_log_level_router
 from shared.api.middleware import APIMiddleware, setup_middleware
 from shared.api.models import (
     ApiResponse,
@@ -38,17 +40,21 @@ from shared.api.models import (
     T,
 )
 from shared.api.openapi import error_responses
+from shared.api.operations import create_operations_router
+from shared.api.rate_limits import RateLimit, install_rate_limits, limit_tenant
 from shared.api.responses import (
     create_response,
     error_response,
     paginated_response,
     success_response,
 )
+from shared.api.service_identity import Caller, install_service_identity, only_services
 from shared.api.tracing import TracingMiddleware, get_trace_context, set_trace_context
 
 __all__ = [
     "APIMiddleware",
     "ApiResponse",
+    "Caller",
     "ClientIpDep",
     "CorrelationIdDep",
     "Edge",
@@ -60,6 +66,7 @@ __all__ = [
     "PaginationDep",
     "PaginationParams",
     "Probe",
+    "RateLimit",
     "RequestContext",
     "RequestContextDep",
     "RequestIdDep",
@@ -68,6 +75,9 @@ __all__ = [
     "add_correlation_header",
     "add_correlation_to_event",
     "create_health_router",
+    "create_info_router",
+    "create_log_level_router",
+    "create_operations_router",
     "create_response",
     "error_response",
     "error_responses",
@@ -77,6 +87,10 @@ __all__ = [
     "get_trace_context",
     "install_edge",
     "install_exception_handlers",
+    "install_rate_limits",
+    "install_service_identity",
+    "limit_tenant",
+    "only_services",
     "outgoing_headers",
     "paginated_response",
     "set_correlation_context",

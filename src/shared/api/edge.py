@@ -24,11 +24,12 @@ from starlette.websockets import WebSocketDisconnect
 from shared.api.error_answers import answer_error, answer_unexpected, error_answer, log_unexpected
 from shared.api.proxies import TrustedProxies
 from shared.context import Context, TraceContext, bind
+from shared.context.deadline import TIMEOUT_HEADER, Deadline, parse_timeout, within
 from shared.errors import RequestTimeoutError
 from shared.metrics import HttpMetrics, render
-from shared.metrics.http import _default
+from shared.metrics.http import default_http_metrics
 from shared.metrics.middleware import Measurement, metrics_endpoint, route_template
-from shared.tracing import record_span
+from shared.tracing import instrumented_trace, record_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,7 @@ _READ = frozenset(
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-request-id",
+        TIMEOUT_HEADER.lower().encode(),
     }
 )
 _QUIET_ROUTES = ("/health", "/health/live", "/health/ready", "/health/startup")
@@ -91,7 +93,9 @@ class Edge:
         body_limit_bytes: a larger body is answered with 413, whether ``Content-Length`` announces
             it, lies, or is absent; ``None`` sets no limit.
         request_timeout_seconds: how long the application may take to begin its answer before it is
-            cancelled and 504 is sent. A stream that has begun may go on. A ``def`` endpoint runs
+            cancelled and 504 is sent; less if the caller says in ``X-Request-Timeout-Ms`` that it
+            will not wait that long. What the application calls meanwhile has the same deadline
+            (`shared.context.deadline`). A stream that has begun may go on. A ``def`` endpoint runs
             in a thread, which cannot be interrupted: its 504 comes when the thread ends.
         trusted_proxies: addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto``
             are believed; ``scope["client"]`` and ``scope["scheme"]`` become what they say.
@@ -152,7 +156,7 @@ class _Exchange:
 
         self.headers = _read_headers(scope)
         # Two headers of that name joined are no valid one: a new trace, as W3C section 3.2 wants.
-        parent = TraceContext.parse(
+        parent = instrumented_trace() or TraceContext.parse(
             ",".join(self.headers.get(b"traceparent", ())) or None,
             ",".join(self.headers.get(b"tracestate", ())) or None,
         )
@@ -231,13 +235,17 @@ class _Exchange:
         """Count the request."""
 
     def with_headers(self, message: Message) -> Message:
-        """Put the edge's headers into the message that begins an answer."""
+        """Put the edge's headers into the message that begins an answer.
+
+        After them come the pairs that parts further in left in the state as ``answer_headers``.
+        """
         others = [
             (name, value)
             for name, value in message.get("headers", ())
             if name.lower() not in self._answer_headers
         ]
-        return {**message, "headers": [*others, *self._answer_headers.items()]}
+        added = self.scope["state"].get("answer_headers", ())
+        return {**message, "headers": [*others, *self._answer_headers.items(), *added]}
 
     def _see_through_proxies(self) -> None:
         peer = self.scope.get("client")
@@ -262,23 +270,26 @@ class _HttpExchange(_Exchange):
             Measurement.begin(scope, edge.service, edge.metrics) if edge.metrics else None
         )
         self._received = 0
-        self._deadline: asyncio.Timeout | None = None
+        self._timeout_seconds = self._least_patience()
+        self._timeout: asyncio.Timeout | None = None
+        self._deadline: Deadline | None = None
 
     async def serve(self) -> None:
         if self._announces_too_much():
             await self._refuse_body()
             return
         try:
-            async with asyncio.timeout(self.edge.request_timeout_seconds) as self._deadline:
-                await self.edge.app(self.scope, self.receive, self.send)
+            with within(self._timeout_seconds) as self._deadline:
+                async with asyncio.timeout(self._timeout_seconds) as self._timeout:
+                    await self.edge.app(self.scope, self.receive, self.send)
         except BodyTooLargeError:
             if self.answering:
                 raise
             await self._refuse_body()
         except TimeoutError:
-            if self.answering or self._deadline is None or not self._deadline.expired():
+            if self.answering or self._timeout is None or not self._timeout.expired():
                 raise
-            await self._answer(answer_error(self.scope, self._timeout()))
+            await self._answer(answer_error(self.scope, self._too_long()))
         except OSError as error:
             if not self.disconnected:
                 raise
@@ -316,9 +327,11 @@ class _HttpExchange(_Exchange):
             if not self.disconnected:
                 self.status = message["status"]
                 self.answering = True
-            if self._deadline is not None:
+            if self._timeout is not None:
                 with suppress(RuntimeError):  # it is past, or no longer counts
-                    self._deadline.reschedule(None)
+                    self._timeout.reschedule(None)
+            if self._deadline is not None:
+                self._deadline.lift()
             message = self.with_headers(message)
         last = message["type"] == "http.response.pathsend" or (
             message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -353,10 +366,17 @@ class _HttpExchange(_Exchange):
             )
         )
 
-    def _timeout(self) -> RequestTimeoutError:
+    def _least_patience(self) -> float | None:
+        """Return how long an answer may take to begin: as we will, or less as the caller will."""
+        own = self.edge.request_timeout_seconds
+        callers = parse_timeout(_only(self.headers.get(TIMEOUT_HEADER.lower().encode())))
+        if callers is None:
+            return own
+        return callers if own is None else min(own, callers)
+
+    def _too_long(self) -> RequestTimeoutError:
         return RequestTimeoutError(
-            "The request took too long",
-            timeout_seconds=self.edge.request_timeout_seconds,
+            "The request took too long", timeout_seconds=self._timeout_seconds
         )
 
 
@@ -431,7 +451,7 @@ def install_edge(
     """
     edge: object = Edge
     app.user_middleware[:] = [entry for entry in app.user_middleware if entry.cls is not edge]
-    http_metrics = HttpMetrics(registry) if registry is not None else _default
+    http_metrics = HttpMetrics(registry) if registry is not None else default_http_metrics
     TrustedProxies(settings.trusted_proxies)  # a mistake is told now, not at the first request
     app.add_middleware(
         Edge,

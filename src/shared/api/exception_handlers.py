@@ -164,5 +164,6 @@ def _message(error: dict[str, Any]) -> str:
     message = str(error.get("msg", ""))
     if error.get("type") == "json_invalid":
         reason = (error.get("ctx") or {}).get("error", "")
-        message = f"{message} at character {error['loc'][-1]}: {reason}"
+        place = "".join(f" at character {part}" for part in error.get("loc", ())[-1:])
+        message = f"{message}{place}: {reason}"
     return str(json_safe(message[:_MAX_TEXT]))

@@ -8,13 +8,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
+
+from shared.context import Context, bind, current
 
 __all__ = ["Health", "Probe", "ProbeResult", "Readiness", "create_health_router"]
 
@@ -129,7 +131,11 @@ def create_health_router(
 
 
 async def _check(probe: Probe) -> object:
-    return await probe.check()
+    # Unsampled: nobody wants a trace of every question an orchestrator asks.
+    context = current() or Context.start()
+    trace = replace(context.trace, flags=context.trace.flags & ~1)
+    with bind(replace(context, trace=trace)):
+        return await probe.check()
 
 
 async def _ask(probe: Probe) -> ProbeResult:

@@ -20,9 +20,11 @@ from shared.config.settings import (
     LoggingSettings,
     LogLevel,
     NatsSettings,
+    RateLimitSettings,
     Section,
     ServiceAuthSettings,
     ServiceSettings,
+    TracingSettings,
 )
 
 __all__ = [
@@ -37,10 +39,12 @@ __all__ = [
     "LoggingSettings",
     "Mistake",
     "NatsSettings",
+    "RateLimitSettings",
     "Section",
     "ServiceAuthSettings",
     "ServiceSettings",
     "Setting",
+    "TracingSettings",
     "explain",
     "find_root",
     "flatten_config",

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
 from shared.config.redaction import redact
 
@@ -50,6 +58,10 @@ class ApiSettings(Section):
     body_limit_bytes: int = Field(default=1_048_576, ge=0)
     request_timeout_seconds: float | None = Field(default=None, gt=0)
     metrics_path: str = "/metrics"
+    info: bool | None = None
+    """Whether `GET <prefix>/info` is served; unless set, everywhere but in prod."""
+    log_level: bool | None = None
+    """Whether `<prefix>/log-level` is served; unless set, everywhere but in prod."""
 
 
 class DatabaseSettings(Section):
@@ -97,7 +109,7 @@ class NatsSettings(Section):
 
 
 class DeliverySettings(Section):
-    """The outbox and the inbox."""
+    """The outbox, the inbox and the idempotency keys."""
 
     poll_seconds: float = Field(default=1.0, gt=0)
     """How long the relay waits when nothing wakes it."""
@@ -106,6 +118,8 @@ class DeliverySettings(Section):
     """Wake the relay by PostgreSQL's NOTIFY; polling goes on either way."""
     outbox_retention_hours: float = Field(default=168.0, gt=0)
     inbox_retention_hours: float = Field(default=336.0, gt=0)
+    idempotency_retention_hours: float = Field(default=24.0, gt=0)
+    """How long an answer is repeated to whoever sends the same `Idempotency-Key`."""
 
 
 class HttpClientSettings(Section):
@@ -159,6 +173,46 @@ class ServiceAuthSettings(Section):
         return self
 
 
+def check_limit(text: str) -> str:
+    """Return a limit such as `100/minute` or `1000 per 2 hours` as it came.
+
+    Raises:
+        ValueError: it is none, or allows nothing.
+    """
+    from limits import parse_many  # noqa: PLC0415 - who sets no limit does not load it
+
+    try:
+        limits = parse_many(text)
+    except ValueError:
+        limits = []
+    if len(limits) != 1 or limits[0].amount < 1:
+        raise ValueError('a limit reads "100/minute" or "1000 per 2 hours"')
+    return text
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("a storage URL begins with redis://, rediss:// or unix://")
+    return url
+
+
+class RateLimitSettings(Section):
+    """How often callers may call. Without limits nothing is counted."""
+
+    client: tuple[Annotated[str, AfterValidator(check_limit)], ...] = ()
+    """For each client, such as `100/minute, 1000 per 2 hours`: all of them hold. A client is the
+    authenticated user or else the caller's address."""
+    tenant: tuple[Annotated[str, AfterValidator(check_limit)], ...] = ()
+    """For each tenant, whoever of it calls."""
+    exempt_paths: tuple[str, ...] = ("/health", "/health/live", "/health/ready", "/health/startup")
+    """Free of these limits, as they stand and under the API's prefix; the metrics' path is too."""
+    storage_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
+    """The Redis in which all replicas count together; needs `glam-shared[redis]`. Without one each
+    process counts for itself."""
+    storage_timeout_seconds: float = Field(default=0.5, gt=0)
+    """How long Redis may take; a request then passes uncounted."""
+
+
 class LoggingSettings(Section):
     """What is logged, how, and where."""
 
@@ -167,6 +221,28 @@ class LoggingSettings(Section):
     """`auto` is `console` in dev and `json` elsewhere."""
     file: Path | None = None
     """A file of JSON lines beside standard output, rotated at 10 MB, five kept."""
+    sample_keep: int = Field(default=1000, ge=0)
+    """Of a line repeated within `sample_seconds` so many are written, and then how many more there
+    were; 0 writes them all. Errors are always written, and spans unless `sample_spans`."""
+    sample_seconds: float = Field(default=10.0, gt=0)
+    sample_spans: bool = False
+    redact_emails: bool = False
+    """Hide e-mail addresses in messages, fields and exceptions."""
+
+
+class TracingSettings(Section):
+    """Where spans go beside the log; an endpoint needs `glam-shared[otel]`."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^/]")
+    """The OTLP/HTTP collector, such as `http://collector:4318`; `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+    headers: Mapping[str, SecretStr] = {}
+    """Sent with every request, such as `authorization`; beside `OTEL_EXPORTER_OTLP_HEADERS`."""
+    timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long one batch may take, with its retries."""
+    flush_seconds: float = Field(default=5.0, ge=0)
+    """How long the spans that wait may take to be sent when the service stops."""
+    database: bool = False
+    """Log a span for each SQL statement too. With an endpoint they are exported in any case."""
 
 
 class ServiceSettings(Section):
@@ -180,6 +256,8 @@ class ServiceSettings(Section):
     delivery: DeliverySettings = DeliverySettings()
     http_client: HttpClientSettings = HttpClientSettings()
     service_auth: ServiceAuthSettings = ServiceAuthSettings()
+    rate_limiting: RateLimitSettings = RateLimitSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long running work may take to finish once the service is told to stop."""

@@ -44,6 +44,8 @@ COMMON: Mapping[str, Key] = {
     "NATS_PASSWORD": ("nats", "password"),
     "LOG_LEVEL": ("logging", "level"),
     "APP_ENV": ("environment",),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("tracing", "endpoint"),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("tracing", "endpoint"),  # the later goes before
 }
 """Names without a prefix, for all services; a service's own variable goes before."""
 

@@ -82,17 +82,18 @@ def trace_statements(database: Database, *, logged: bool = False) -> None:
     ) -> None:
         context = current()
         began = execution.__dict__.pop("_glam_span", None)
-        if context is None or began is None:
+        if context is None or began is None or not (logged or context.trace.sampled):
             return
         started, clock = began
-        summary = summary_of(statement)
+        size = len(batch) if isinstance(batch, list | tuple) else 1
+        summary = f"BATCH {summary_of(statement)}" if size > 1 else summary_of(statement)
         attributes: dict[str, object] = {
             **place,
             "db.query.summary": summary,
             "db.query.text": statement[:_MAX_TEXT],
         }
-        if isinstance(batch, list | tuple) and len(batch) > 1:
-            attributes["db.operation.batch.size"] = len(batch)
+        if size > 1:
+            attributes["db.operation.batch.size"] = size
         if error is not None:
             attributes["db.response.status_code"] = getattr(error, "sqlstate", None)
         record_span(

@@ -1,4 +1,4 @@
-"""Deletes what the outbox and the inbox have kept long enough."""
+"""Deletes what the outbox, the inbox and the idempotency keys have kept long enough."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 _PAUSE_SECONDS = 60.0
 _BATCH = 1000
 
-# The oldest rows come first in both indexes, so a batch reads little more than it deletes. Rows
+# The oldest rows come first in the indexes, so a batch reads little more than it deletes. Rows
 # that another replica's janitor is deleting are skipped.
 _SWEEP_OUTBOX = text("""\
 DELETE FROM outbox WHERE published_at < now() - make_interval(secs => :seconds) AND id IN (
@@ -35,17 +35,23 @@ DELETE FROM inbox WHERE (subscriber, message_id) IN (
   SELECT subscriber, message_id FROM inbox
   WHERE handled_at < now() - make_interval(secs => :seconds)
   ORDER BY handled_at LIMIT :batch FOR UPDATE SKIP LOCKED)""")
+_SWEEP_KEYS = text("""\
+DELETE FROM idempotency_keys WHERE (tenant_id, user_id, key) IN (
+  SELECT tenant_id, user_id, key FROM idempotency_keys
+  WHERE answered_at < now() - make_interval(secs => :seconds)
+  ORDER BY answered_at LIMIT :batch FOR UPDATE SKIP LOCKED)""")
+_HAS_KEYS = text("SELECT to_regclass('idempotency_keys') IS NOT NULL")
 
 
 class Janitor:
-    """Keeps both tables at the size of their retention.
+    """Keeps the tables at the size of their retention.
 
     Published messages are kept for a while, so that a lost stream can be filled again; handled ids
     for longer than anything is replayed. What is not published is never deleted. Small batches,
     each a transaction of its own, let vacuum and everybody else work beside it. Any number may run.
 
     Args:
-        database: whose outbox and inbox.
+        database: whose tables; one without idempotency keys will do.
         settings: the retentions.
     """
 
@@ -59,9 +65,9 @@ class Janitor:
             try:
                 await self.sweep()
             except GlamBaseError as error:
-                _logger.warning("outbox and inbox are not cleaned: %s", error)
+                _logger.warning("what is past its retention is not cleaned: %s", error)
             except Exception:
-                _logger.exception("outbox and inbox are not cleaned")
+                _logger.exception("what is past its retention is not cleaned")
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def sweep(self) -> int:
@@ -73,7 +79,15 @@ class Janitor:
         settings = self._settings
         outbox = await self._delete(_SWEEP_OUTBOX, settings.outbox_retention_hours)
         inbox = await self._delete(_SWEEP_INBOX, settings.inbox_retention_hours)
-        return outbox + inbox
+        keys = 0
+        if await self._has_keys():
+            keys = await self._delete(_SWEEP_KEYS, settings.idempotency_retention_hours)
+        return outbox + inbox + keys
+
+    async def _has_keys(self) -> bool:
+        with translate_errors("clean"):
+            async with self._database.engine.connect() as connection:
+                return bool(await connection.scalar(_HAS_KEYS))
 
     async def _delete(self, statement: TextClause, hours: float) -> int:
         deleted = 0

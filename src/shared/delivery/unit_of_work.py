@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shared.database import Database
     from shared.events import Contract
 
-__all__ = ["UnitOfWork"]
+__all__ = ["UnitOfWork", "UnitOfWorkFactory"]
 
 _logger = logging.getLogger(__name__)
 
@@ -130,3 +130,32 @@ class UnitOfWork:
                 await session.commit()
         if outbox.used and self._on_commit is not None:
             self._on_commit()
+
+
+class UnitOfWorkFactory:
+    """Makes the units of work of one service; called, it makes one. Arguments as `UnitOfWork`."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        service: str,
+        publishes: Collection[Contract[Any]] | None = None,
+        on_commit: Callable[[], None] | None = None,
+        notify: bool = True,
+    ) -> None:
+        self._database = database
+        self._service = service
+        self._publishes = publishes
+        self._on_commit = on_commit
+        self._notify = notify
+
+    def __call__(self) -> UnitOfWork:
+        """Make a unit of work, not yet open."""
+        return UnitOfWork(
+            self._database,
+            service=self._service,
+            publishes=self._publishes,
+            on_commit=self._on_commit,
+            notify=self._notify,
+        )

@@ -1,4 +1,4 @@
-"""Where log records go: one handler on the root logger, and a file on request."""
+"""Where log records go: through one handler of the root logger to standard output and a file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from shared.config.settings import LoggingSettings
 from shared.logging._structlog import adopt_structlog
 from shared.logging.formatters import ConsoleFormatter, JsonFormatter
+from shared.logging.levels import undo_changes
+from shared.logging.sampling import Sampling
 from shared.logging.standard_output import StandardOutput
 
 if TYPE_CHECKING:
@@ -18,36 +20,49 @@ if TYPE_CHECKING:
 
 _FILE_BYTES = 10 * 1024 * 1024
 _FILES_KEPT = 5
-_OUTPUT, _FILE = "glam.output", "glam.file"
+_OUTPUT = "glam.output"
 
 # Loggers that come with handlers of their own, so that their lines would look different.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
+
+# Loggers that tell at INFO what is ours to tell: httpx each URL with its query, Alembic each step.
+_TOO_TALKATIVE = ("alembic.runtime.migration", "httpx")
 
 
 def configure_logging(settings: LoggingSettings, *, service: str, environment: str) -> None:
     """Send every record of this process to standard output, and to a file if the settings name one.
 
     Lines of other libraries come out the same. A second call replaces the first; handlers that
-    others put on the root logger stay. The file is always JSON lines, rotated at 10 MB with five
-    old ones kept; its folder is made if need be.
+    others put on the root logger stay, levels changed by `set_log_level` do not. The file is always
+    JSON lines, rotated at 10 MB with five old ones kept; its folder is made if need be. Standard
+    output never makes its caller wait; the file is written at once, so keep it on a local disk.
     """
+    undo_changes()
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if h.get_name() in {_OUTPUT, _FILE}]:
+    for handler in [h for h in root.handlers if h.get_name() == _OUTPUT]:
         root.removeHandler(handler)
         handler.close()
     for name in _OWN_HANDLERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    for name in _TOO_TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING if settings.level == "INFO" else 0)
     root.setLevel(settings.level)
+    json = JsonFormatter(service, environment=environment, redact_emails=settings.redact_emails)
     output = StandardOutput()
-    output.set_name(_OUTPUT)
-    output.setFormatter(_formatter(settings, service, environment))
-    root.addHandler(output)
+    output.setFormatter(_console(settings, service, environment) or json)
+    targets: list[logging.Handler] = [output]
     if settings.file is not None:
-        root.addHandler(
-            _file_handler(settings.file, JsonFormatter(service, environment=environment))
-        )
+        targets.append(_file_handler(settings.file, json))
+    sampling = Sampling(
+        targets,
+        keep=settings.sample_keep,
+        seconds=settings.sample_seconds,
+        spans=settings.sample_spans,
+    )
+    sampling.set_name(_OUTPUT)
+    root.addHandler(sampling)
     logging.captureWarnings(capture=True)
     adopt_structlog()
 
@@ -63,12 +78,12 @@ def ensure_configured(service: str) -> None:
     configure_logging(settings, service=service, environment=os.environ.get("APP_ENV", "dev"))
 
 
-def _formatter(settings: LoggingSettings, service: str, environment: str) -> logging.Formatter:
-    console = settings.format == "console" or (settings.format == "auto" and environment == "dev")
-    if not console:
-        return JsonFormatter(service, environment=environment)
+def _console(settings: LoggingSettings, service: str, environment: str) -> ConsoleFormatter | None:
+    """Make the formatter for a person, if one is meant to read."""
+    if settings.format == "json" or (settings.format == "auto" and environment != "dev"):
+        return None
     colours = sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return ConsoleFormatter(service, colours=colours)
+    return ConsoleFormatter(service, colours=colours, redact_emails=settings.redact_emails)
 
 
 def _file_handler(file: Path, formatter: logging.Formatter) -> logging.Handler:
@@ -81,6 +96,5 @@ def _file_handler(file: Path, formatter: logging.Formatter) -> logging.Handler:
         errors="backslashreplace",
         delay=True,
     )
-    handler.set_name(_FILE)
     handler.setFormatter(formatter)
     return handler

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from shared.config.redaction import redact_text
 from shared.context import current
 from shared.logging.request_context import request_context
-from shared.logging.values import loggable
+from shared.logging.values import loggable, without_emails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +41,17 @@ class JsonFormatter(logging.Formatter):
     First `timestamp` (UTC), `service`, `level`, `message`, `environment`, then the ids of the
     current context, then `logger`, the fields of the task and of the call, and `exception`.
     A field named like one of the first five is kept with `field_` before its name. Formatting never
-    raises: what cannot be written is described.
+    raises: what cannot be written is described. Secrets are hidden always, e-mail addresses on
+    request.
     """
 
-    def __init__(self, service_name: str, *, environment: str | None = None) -> None:
+    def __init__(
+        self, service_name: str, *, environment: str | None = None, redact_emails: bool = False
+    ) -> None:
         super().__init__()
         self._service = service_name
         self._environment = environment
+        self._redact_emails = redact_emails
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the record as one line, without a line break at the end."""
@@ -65,10 +69,10 @@ class JsonFormatter(logging.Formatter):
             line[f"field_{name}" if name in _ALWAYS else name] = loggable(name, value)
         if text := exception(self, record):
             line["exception"] = text
-        try:
-            return to_json(line).decode()
-        except (ValueError, UnicodeError):  # a lone surrogate, which UTF-8 cannot carry
-            return json.dumps(line, default=repr)
+        written = _json(line)
+        if self._redact_emails and "@" in written:
+            written = _json(without_emails(line))
+        return written
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -77,10 +81,13 @@ class ConsoleFormatter(logging.Formatter):
     Control characters are shown as escapes, so that no message can pass for two.
     """
 
-    def __init__(self, service_name: str, *, colours: bool = False) -> None:
+    def __init__(
+        self, service_name: str, *, colours: bool = False, redact_emails: bool = False
+    ) -> None:
         super().__init__()
         self._service = service_name
         self._colours = colours
+        self._redact_emails = redact_emails
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the record as one line, and its exception below."""
@@ -88,17 +95,18 @@ class ConsoleFormatter(logging.Formatter):
         shown = {**ids(), **{name: loggable(name, value) for name, value in extras(record)}}
         if shown.get("correlation_id") == shown.get("trace_id"):
             shown.pop("correlation_id", None)
+        text, trace = message(record), exception(self, record)
+        if self._redact_emails:
+            text, trace, shown = without_emails((text, trace, shown))
         rest = " ".join(f"{_escaped(k)}={_word(v)}" for k, v in shown.items() if k not in _QUIET)
         head = f"{clock} {record.levelname:<8} {self._service}"
-        text = _escaped(message(record))
+        text = _escaped(text)
         if self._colours:
             colour = _COLOURS.get(record.levelname, "")
             head = f"{_DIM}{clock}{_RESET} {colour}{record.levelname:<8}{_RESET} {self._service}"
             rest = f"{_DIM}{rest}{_RESET}" if rest else ""
         line = f"{head}  {text}" + (f"  {rest}" if rest else "")
-        if trace := exception(self, record):
-            line += "\n" + trace
-        return line
+        return f"{line}\n{trace}" if trace else line
 
 
 def timestamp(record: logging.LogRecord) -> str:
@@ -153,6 +161,13 @@ def exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
     return redact_text("\n".join(parts)) if parts else ""
+
+
+def _json(line: dict[str, object]) -> str:
+    try:
+        return to_json(line).decode()
+    except (ValueError, UnicodeError):  # a lone surrogate, which UTF-8 cannot carry
+        return json.dumps(line, default=repr)
 
 
 def _word(value: object) -> str:

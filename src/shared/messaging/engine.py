@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic_core import to_json
 
+from shared.context import TraceContext
 from shared.errors import (
     InfrastructureError,
     MessageBusError,
@@ -27,6 +29,7 @@ from shared.messaging.delivery import AckSubject, Delivery
 from shared.messaging.retry import RetryPolicy
 from shared.messaging.subscription import State, SubscriberStatus, Subscription
 from shared.metrics import (
+    exemplar,
     message_handling_seconds,
     message_lag_seconds,
     messages_dead_lettered_total,
@@ -447,8 +450,14 @@ class _Metrics:
         if delivery.attempt == 1:
             lag = datetime.now(UTC) - delivery.published_at
             self._lag.observe(max(lag.total_seconds(), 0))
-        with self._in_progress.track_inprogress(), self._seconds.time():
-            yield
+        began = time.perf_counter()
+        try:
+            with self._in_progress.track_inprogress():
+                yield
+        finally:
+            trace = TraceContext.parse(delivery.headers.get("traceparent"))
+            seconds = time.perf_counter() - began
+            self._seconds.observe(seconds, exemplar(trace) if trace else None)
 
     def acknowledged(self) -> None:
         messages_handled_total.labels(*self._labels, Outcome.ACK.value).inc()

@@ -9,11 +9,15 @@ from shared.metrics.database import (
     database_pool_wait_seconds,
     database_slow_queries_total,
 )
+from shared.metrics.exemplar import exemplar
 from shared.metrics.exposition import render
 from shared.metrics.http import (
     HttpMetrics,
+    default_http_metrics,
+    http_rate_limits_skipped_total,
     http_request_duration_seconds,
     http_requests_in_progress,
+    http_requests_limited_total,
     http_requests_total,
 )
 from shared.metrics.messaging import (
@@ -44,8 +48,12 @@ __all__ = [
     "database_pool_limit",
     "database_pool_wait_seconds",
     "database_slow_queries_total",
+    "default_http_metrics",
+    "exemplar",
+    "http_rate_limits_skipped_total",
     "http_request_duration_seconds",
     "http_requests_in_progress",
+    "http_requests_limited_total",
     "http_requests_total",
     "message_handling_seconds",
     "message_lag_seconds",

@@ -35,7 +35,20 @@ class HttpMetrics:
         )
 
 
-_default = HttpMetrics()
-http_requests_total = _default.requests_total
-http_request_duration_seconds = _default.request_duration_seconds
-http_requests_in_progress = _default.requests_in_progress
+default_http_metrics = HttpMetrics()
+"""Those of the default registry."""
+
+http_requests_total = default_http_metrics.requests_total
+http_request_duration_seconds = default_http_metrics.request_duration_seconds
+http_requests_in_progress = default_http_metrics.requests_in_progress
+
+http_requests_limited_total = Counter(
+    "http_requests_limited_total",
+    "HTTP requests answered with 429, by whose limit it was: client or tenant.",
+    ["service", "scope"],
+)
+http_rate_limits_skipped_total = Counter(
+    "http_rate_limits_skipped_total",
+    "Rate limits that were not applied to a request, since their storage did not answer.",
+    ["service", "scope"],
+)

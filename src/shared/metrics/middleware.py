@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.metrics.exemplar import exemplar
 from shared.metrics.exposition import render
 from shared.metrics.http import (
     HttpMetrics,
-    _default,
+    default_http_metrics,
     http_request_duration_seconds,
     http_requests_in_progress,
     http_requests_total,
@@ -47,7 +48,9 @@ class Measurement:
 
     __slots__ = ("_in_progress", "_method", "_metrics", "_open", "_service", "_started")
 
-    def __init__(self, service: str, method: str, metrics: HttpMetrics = _default) -> None:
+    def __init__(
+        self, service: str, method: str, metrics: HttpMetrics = default_http_metrics
+    ) -> None:
         self._service = service
         self._method = method if method in _METHODS else "OTHER"
         self._metrics = metrics
@@ -58,7 +61,7 @@ class Measurement:
 
     @classmethod
     def begin(
-        cls, scope: Scope, service: str, metrics: HttpMetrics = _default
+        cls, scope: Scope, service: str, metrics: HttpMetrics = default_http_metrics
     ) -> "Measurement | None":
         """Measure a request, or return ``None`` if it is being measured further out already."""
         if scope["type"] != "http" or _MEASURED in scope:
@@ -75,7 +78,7 @@ class Measurement:
         self._in_progress.dec()
         labels = {"service": self._service, "method": self._method, "endpoint": endpoint}
         self._metrics.requests_total.labels(**labels, status=str(status)).inc()
-        self._metrics.request_duration_seconds.labels(**labels).observe(duration)
+        self._metrics.request_duration_seconds.labels(**labels).observe(duration, exemplar())
 
 
 class PrometheusMiddleware:

@@ -8,12 +8,15 @@ from shared.config import ServiceSettings
 from shared.service.application import Application
 from shared.service.declaration import DeclarationError
 from shared.service.dependencies import Provided, UnitOfWorkDep
+from shared.service.idempotency import IdempotencyKeyRequired, IdempotentRoute
 from shared.service.providers import Provider, Provisions
 from shared.service.service import Service
 
 __all__ = [
     "Application",
     "DeclarationError",
+    "IdempotencyKeyRequired",
+    "IdempotentRoute",
     "Provided",
     "Provider",
     "Provisions",

@@ -14,23 +14,34 @@ from typing import TYPE_CHECKING, Generic
 from fastapi import FastAPI
 from typing_extensions import TypeVar
 
-from shared.api import Probe, create_health_router, install_edge, install_exception_handlers
+from shared.api import (
+    Probe,
+    create_health_router,
+    create_operations_router,
+    install_edge,
+    install_exception_handlers,
+    install_rate_limits,
+    install_service_identity,
+)
 from shared.config import ServiceSettings
 from shared.database import Database, migrate
-from shared.delivery import Relay, UnitOfWork
+from shared.database.instrumentation import trace_statements
+from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
 from shared.metrics import record_build
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
 from shared.service.workers import Workers
+from shared.tracing import configure_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
 
     from starlette.types import Receive, Scope, Send
 
+    from shared.config import Setting
     from shared.service.service import Service
 
 __all__ = ["Application"]
@@ -50,12 +61,16 @@ class Application(Generic[S]):
     Attributes:
         app: the FastAPI application.
         settings: the settings it was assembled with.
+        configuration: where they come from, for ``/info``.
         draining: true from the first request to stop; readiness answers 503 from then on.
     """
 
-    def __init__(self, service: Service[S], settings: S) -> None:
+    def __init__(
+        self, service: Service[S], settings: S, *, configuration: Sequence[Setting] = ()
+    ) -> None:
         self.service = service
         self.settings = settings
+        self.configuration = configuration
         self.draining = False
         self.started = False
         self._database: Database | None = None
@@ -96,15 +111,9 @@ class Application(Generic[S]):
         """Make a unit of work whose outbox takes what the service publishes.
 
         Raises:
-            RuntimeError: not started, or ``database.enabled`` is false.
+            LookupError: not started, or ``database.enabled`` is false.
         """
-        return UnitOfWork(
-            self.database,
-            service=self.service.name,
-            publishes=self.service.publishes,
-            on_commit=_present(self._relay, "relay").wake,
-            notify=self.settings.delivery.notify,
-        )
+        return self._provisions.get(UnitOfWorkFactory)()
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -147,6 +156,14 @@ class Application(Generic[S]):
     async def _start(self, stack: AsyncExitStack) -> None:
         service, settings = self.service, self.settings
         configure_logging(settings.logging, service=service.name, environment=settings.environment)
+        stack.push_async_callback(
+            configure_tracing(
+                settings.tracing,
+                service=service.name,
+                version=service.version,
+                environment=settings.environment,
+            )
+        )
         record_build(service.name, service_version=service.version)
         self._provisions.add(service.settings_type, settings)
         self._bus = await stack.enter_async_context(Bus(settings.nats, name=service.name))
@@ -159,6 +176,8 @@ class Application(Generic[S]):
                 )
             )
             await migrate(self._database, migrations=service.migrations)
+            if settings.tracing.endpoint or settings.tracing.database:
+                trace_statements(self._database, logged=settings.tracing.database)
             self._provisions.add(Database, self._database)
         self._provisions.add(Bus, self._bus)
         self._provisions.add(DeadLetters, DeadLetters(self._bus))
@@ -172,6 +191,16 @@ class Application(Generic[S]):
                 self._bus.publisher,
                 service=service.name,
                 settings=settings.delivery,
+            )
+            self._provisions.add(
+                UnitOfWorkFactory,
+                UnitOfWorkFactory(
+                    self._database,
+                    service=service.name,
+                    publishes=service.publishes,
+                    on_commit=self._relay.wake,
+                    notify=settings.delivery.notify,
+                ),
             )
             stack.push_async_callback(self._relay.drain)
             self._workers.start("outbox relay", self._relay.run())
@@ -209,6 +238,7 @@ class Application(Generic[S]):
             version=service.version,
             description=service.description,
             debug=False,
+            telemetry={"tracing": self.settings.tracing.endpoint is None},  # else spans come twice
             lifespan=self._lifespan,
             openapi_url=f"{api.prefix}/openapi.json",
             docs_url=f"{api.prefix}/docs",
@@ -220,8 +250,17 @@ class Application(Generic[S]):
         )
         app.include_router(health, prefix=api.prefix)
         app.include_router(health, include_in_schema=False)  # for orchestrators: no version
+        operations = create_operations_router(
+            self.settings,
+            service=service.name,
+            version=service.version,
+            configuration=self.configuration,
+        )
+        app.include_router(operations, prefix=api.prefix)
         app.include_router(service.router, prefix=api.prefix)
         install_exception_handlers(app)
+        install_service_identity(app, self.settings.service_auth, service=service.name)
+        install_rate_limits(app, self.settings, service=service.name)
         install_edge(app, api, service=service.name)
         return app
 

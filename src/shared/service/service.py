@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from fastapi import APIRouter
 from typing_extensions import TypeVar
 
-from shared.config import ServiceSettings, load_settings
+from shared.config import ServiceSettings, explain, load_settings
 from shared.service.application import Application
 from shared.service.declaration import DeclarationError
 from shared.service.handlers import Handler, HandlerFunction
@@ -153,7 +153,13 @@ class Service(Generic[S]):
         Raises:
             ConfigError: no settings given and those found are wrong.
         """
-        return Application(self, settings if settings is not None else self.load_settings())
+        if settings is not None:
+            return Application(self, settings)
+        return Application(
+            self,
+            self.load_settings(),
+            configuration=explain(self.settings_type, self.name),
+        )
 
     @cached_property
     def application(self) -> Application[S]:

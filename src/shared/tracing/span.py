@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from shared.context import Context, TraceContext, bind, current
 
@@ -18,6 +18,44 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 """The side of a call the span stands on (OpenTelemetry, Trace API, SpanKind)."""
 
 _logger = logging.getLogger("shared.tracing")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSpan:
+    """A step that is over, as `record_span` was told of it."""
+
+    name: str
+    kind: Kind
+    context: TraceContext
+    parent_span_id: str | None
+    started: datetime
+    duration_seconds: float
+    error: str | None
+    attributes: Mapping[str, object]
+
+
+class SpanExporter(Protocol):
+    """Takes finished spans to another place than the log."""
+
+    def export(self, span: FinishedSpan) -> None:
+        """Take a span whose trace is sampled.
+
+        Called on the event loop, for every such span: it neither blocks nor raises.
+        """
+
+
+_exporter: SpanExporter | None = None
+
+
+def export_to(taker: SpanExporter | None) -> None:
+    """Hand all spans that end from now on to ``taker`` as well; with ``None``, to nobody."""
+    global _exporter  # noqa: PLW0603 - as for log records, there is one place for the process
+    _exporter = taker
+
+
+def exporter() -> SpanExporter | None:
+    """Return who takes finished spans beside the log, ``None`` if nobody does."""
+    return _exporter
 
 
 @dataclass(slots=True)
@@ -78,15 +116,19 @@ def record_span(
     started: datetime,
     duration_seconds: float,
     error: str | None = None,
+    logged: bool = True,
     **attributes: object,
 ) -> None:
     """Write a finished span as one record of the logger `shared.tracing`, at level INFO.
 
     The record has the fields `span`, `kind`, `trace_id`, `span_id`, `parent_span_id`, `started`
     (ISO 8601 with offset), `duration_ms`, `attributes` and, if the step failed, `error`. It is
-    written whether or not the caller's trace flags say sampled: the log is ours to keep.
+    written whether or not the caller's trace flags say sampled: the log is ours to keep. With
+    ``logged=False`` it is not written at all, and only exported, if spans are.
     """
-    _write(name, kind, context, parent_span_id, started, duration_seconds, error, attributes)
+    _write(
+        name, kind, context, parent_span_id, started, duration_seconds, error, attributes, logged
+    )
 
 
 def _write(
@@ -98,7 +140,16 @@ def _write(
     duration_seconds: float,
     error: str | None,
     attributes: Mapping[str, object],
+    logged: bool = True,
 ) -> None:
+    if _exporter is not None and context.sampled:
+        _exporter.export(
+            FinishedSpan(
+                name, kind, context, parent_span_id, started, duration_seconds, error, attributes
+            )
+        )
+    if not logged:
+        return
     fields: dict[str, object] = {
         "span": name,
         "kind": kind,

@@ -1,0 +1,61 @@
+"""Seeing and changing the levels of the log while a service runs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from shared.api.models import ApiResponse
+from shared.api.responses import success_response
+from shared.config import LogLevel
+from shared.errors import NotFoundError
+from shared.logging import LoggerLevel, log_levels, set_log_level
+from shared.logging.levels import has_logger
+
+__all__ = ["LevelChange", "create_log_level_router"]
+
+_DAY = 86_400
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class LevelChange(BaseModel):
+    """Which logger is to log from which level on, and for how long."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    logger: str = "root"
+    level: Annotated[LogLevel, BeforeValidator(_upper)] | None
+    """``null`` goes back to the configured level."""
+    for_seconds: float | None = Field(default=900, gt=0, le=_DAY)
+    """``null`` keeps the level until the next change, or the end of the process."""
+
+
+def create_log_level_router() -> APIRouter:
+    """Make the routes ``GET /log-level`` and ``PUT /log-level``. Include them under the prefix.
+
+    A change holds for the process that took the request, and for a quarter of an hour unless the
+    request says otherwise: a service forgotten at DEBUG would be a fault of its own. Whoever may
+    call the route may silence the log; guard it where strangers come by, with
+    ``include_router(..., dependencies=[Depends(only_services("operations-service"))])``.
+    """
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/log-level")
+    async def levels() -> ApiResponse[list[LoggerLevel]]:
+        """List the loggers that have a level of their own."""
+        return success_response(log_levels())
+
+    @router.put("/log-level")
+    async def change(wanted: LevelChange) -> ApiResponse[list[LoggerLevel]]:
+        """Change the level of a logger, and of those below it; 404 if nobody logs there."""
+        if not has_logger(wanted.logger):
+            raise NotFoundError(
+                "No logger of this name", resource="logger", resource_id=wanted.logger
+            )
+        set_log_level(wanted.logger, wanted.level, wanted.for_seconds)
+        return success_response(log_levels())
+
+    return router
