@@ -36,8 +36,8 @@ demo: install ## Play a day of a shop on real servers, and check it (ORDERS=FILE
 up: install ## Start servers and services for development, with reload
 	@$(BIN)/glam up $(ARGS)
 
-test: install ## Run all tests, on real servers
-	@$(BIN)/python -m pytest $(ARGS)
+test: install ## Run all tests, on real servers; they mostly wait, so four at once
+	@$(BIN)/python -m pytest -n 4 $(ARGS)
 
 check: install ## Check style, types and the direction of imports
 	@$(BIN)/ruff check
