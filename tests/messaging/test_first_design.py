@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -12,6 +14,7 @@ from uuid import UUID, uuid4
 
 import nats
 import pytest
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamSource
 from pydantic import BaseModel
 
 import shared.events
@@ -323,6 +326,251 @@ def test_dependencies_are_found_by_name_and_by_type() -> None:
         dependencies.get("missing")
     dependencies.clear()
     assert not dependencies.has("anything")
+
+
+class ReviewsPublisher(JetStreamEventPublisher):
+    stream_name = "REVIEWS"
+    subjects = ["evt.reviews.*"]  # noqa: RUF012 - as services write it
+    service_name = "reviews-service"
+
+
+class ByEventType(DomainEventSubscriber):
+    event_type = "evt.credit.x"
+    durable_name = "by-event-type"
+
+    async def on_event(self, event: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self.get_dependency("seen").append((event, headers, current()))
+
+
+async def test_an_event_type_is_a_subject(wrapper: JetStreamWrapper, seen: Seen) -> None:
+    await wrapper.start_subscriber(ByEventType)  # type: ignore[type-abstract] # mypy cannot know
+    await wrapper.create_publisher(CreditPublisher).publish_event("evt.credit.x", {})
+    await eventually(lambda: seen)
+    status = wrapper.subscribers["by-event-type"]
+    assert (status.stream, status.subject) == ("CREDIT", "evt.credit.x")
+
+
+def test_a_subscriber_with_neither_subject_nor_event_type_cannot_be_made() -> None:
+    class Neither(DomainEventSubscriber):
+        durable_name = "neither"
+
+        async def on_event(
+            self, event: dict[str, Any], headers: dict[str, str] | None = None
+        ) -> None:
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="subject"):
+        Neither(None, None)  # type: ignore[abstract, arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"storage": StorageType.MEMORY}, "storage is memory, wanted file"),
+        ({"retention": RetentionPolicy.WORK_QUEUE}, "retention is workqueue, wanted limits"),
+    ],
+)
+async def test_a_stream_of_other_settings_keeps_them_and_gets_the_subjects_it_lacks(
+    wrapper: JetStreamWrapper, caplog: pytest.LogCaptureFixture, own: dict[str, Any], told: str
+) -> None:
+    made = StreamConfig(name="CREDIT", subjects=["evt.credit.*", "old.credit"], max_age=60)
+    await wrapper.js.add_stream(made, **own)
+    before = (await wrapper.js.stream_info("CREDIT")).config
+    with caplog.at_level(logging.INFO):
+        await wrapper.create_publisher(CreditPublisher).publish_event("evt.credit.a.b", {})
+    info = await wrapper.js.stream_info("CREDIT")
+    assert info.state.messages == 1
+    assert set(info.config.subjects or ()) == {"evt.credit.>", "cmd.credit.>", "old.credit"}
+    assert info.config.evolve(subjects=None) == before.evolve(subjects=None)
+    assert f"stream CREDIT keeps its own settings: {told}" in caplog.messages
+
+
+async def test_a_mirror_is_refused(wrapper: JetStreamWrapper) -> None:
+    await wrapper.js.add_stream(name="ORIGIN", subjects=["evt.origin.>"])
+    mirror = StreamConfig(name="CREDIT", mirror=StreamSource(name="ORIGIN"))
+    await wrapper.js.add_stream(mirror)
+    with pytest.raises(MessageBusError, match="it is mirror"):
+        await wrapper.create_publisher(CreditPublisher).publish_event("evt.credit.x", {})
+
+
+async def test_a_stream_that_was_deleted_is_made_again(wrapper: JetStreamWrapper) -> None:
+    publisher = wrapper.create_publisher(CreditPublisher)
+    await publisher.publish_event("evt.credit.x", {})
+    await wrapper.js.delete_stream("CREDIT")
+    await publisher.publish_event("evt.credit.x", {})
+    assert (await wrapper.js.stream_info("CREDIT")).state.messages == 1
+
+
+async def test_after_a_failure_the_stream_is_looked_at_again(wrapper: JetStreamWrapper) -> None:
+    publisher = wrapper.create_publisher(ReviewsPublisher)
+    await publisher.publish_event("evt.reviews.made", {})
+    made = (await wrapper.js.stream_info("REVIEWS")).config
+    await wrapper.js.update_stream(made.evolve(max_msg_size=500))
+    with pytest.raises(MessageBusError, match="size"):
+        await publisher.publish_event("evt.reviews.made", {"text": "x" * 500})
+    await publisher.publish_event("evt.reviews.made", {"text": "x" * 500})
+
+
+async def test_deep_subjects_reach_a_stream_outside_the_table(wrapper: JetStreamWrapper) -> None:
+    publisher = wrapper.create_publisher(ReviewsPublisher)
+    await publisher.publish_event("evt.reviews.review.made", {})
+    info = await wrapper.js.stream_info("REVIEWS")
+    assert (info.config.subjects, info.state.messages) == (["evt.reviews.>"], 1)
+
+
+async def test_publishers_on_one_client_share_its_bus(nats_settings: NatsSettings) -> None:
+    client = await nats.connect(nats_settings.servers[0])
+    try:
+        inboxes = []
+        for _ in range(3):
+            await CreditPublisher(client, client.jetstream()).publish_event("evt.credit.x", {})
+            inboxes.append(len(client._subs))
+        assert inboxes == [inboxes[0]] * 3
+    finally:
+        await client.close()
+
+
+async def test_a_client_nobody_uses_any_more_takes_its_bus_along(
+    nats_settings: NatsSettings,
+) -> None:
+    client = await nats.connect(nats_settings.servers[0])
+    bus = weakref.ref(CreditPublisher(client, client.jetstream()).bus)
+    await client.close()
+    del client
+    gc.collect()
+    assert bus() is None
+
+
+async def test_a_subscriber_listens_again_after_it_was_stopped(
+    wrapper: JetStreamWrapper, seen: Seen
+) -> None:
+    publisher = wrapper.create_publisher(CreditPublisher)
+    subscriber = wrapper.create_subscriber(Recorder)
+    for times in (1, 2):
+        listening = asyncio.create_task(subscriber.listen())
+        await publisher.publish_event("evt.credit.x", {})
+        await eventually(lambda: len(seen) >= times)  # noqa: B023 - awaited here
+        with pytest.raises(RuntimeError, match="runs already"):
+            await subscriber.listen()
+        await subscriber.stop()
+        await subscriber.stop()
+        if times == 2:
+            await listening
+
+
+async def test_a_subscriber_stopped_before_it_began_ends_at_once(
+    wrapper: JetStreamWrapper,
+) -> None:
+    await wrapper.start_subscriber(Recorder)
+    await wrapper.close()
+    assert not wrapper.subscribers
+
+
+async def test_health_is_told_from_start_to_death(
+    wrapper: JetStreamWrapper, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    die = asyncio.Event()
+
+    class Mortal(Recorder):
+        durable_name = "mortal"
+
+        async def listen(self) -> None:
+            await die.wait()
+            raise RuntimeError("gone")
+
+    await wrapper.start_subscriber(Mortal)
+    await wrapper.start_subscriber(Recorder)
+    assert wrapper.is_healthy()
+    found = await wrapper.probe()
+    assert {name: status.state for name, status in found.items()} == {
+        "mortal": State.WAITING,
+        "recorder": State.WAITING,
+    }
+    die.set()
+    await eventually(lambda: not wrapper.is_healthy())
+    with pytest.raises(MessageBusError, match="not listening any more: mortal"):
+        await wrapper.probe()
+    (told,) = [
+        r for r in caplog.records if r.message == "subscriber mortal died; its messages wait"
+    ]
+    assert (told.name, told.levelname) == ("tests", "ERROR")
+    assert told.exc_info is not None
+    die.clear()
+    await wrapper.start_subscriber(Mortal)
+    assert wrapper.is_healthy()
+    die.set()
+    assert not seen
+
+
+async def test_an_unusable_subscriber_is_told_on_starting(wrapper: JetStreamWrapper) -> None:
+    class Unusable(Recorder):
+        durable_name = "with.dots"
+
+    with pytest.raises(ValueError, match="no name for a durable"):
+        await wrapper.start_subscriber(Unusable)
+    assert wrapper.is_healthy()
+
+
+async def test_the_connection_is_told_to_the_wrappers_logger(
+    nats_settings: NatsSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrapper = JetStreamWrapper(logging.getLogger("tests"))
+    with caplog.at_level(logging.INFO):
+        await wrapper.connect(list(nats_settings.servers))
+    await wrapper.close()
+    assert ("tests", "connected to NATS") in [(r.name, r.message) for r in caplog.records]
+
+
+async def test_the_callers_version_and_keys_of_any_kind_are_taken(
+    wrapper: JetStreamWrapper, seen: Seen
+) -> None:
+    await wrapper.start_subscriber(Recorder)
+    publisher = wrapper.create_publisher(CreditPublisher)
+    key = uuid4()
+    await publisher.publish_event("evt.credit.x", {}, idempotency_key=7)
+    await publisher.publish_event(
+        "evt.credit.x", {}, idempotency_key=key, metadata={"version": "2.1.0"}
+    )
+    await eventually(lambda: len(seen) == 2)
+    events = [event for event, _, _ in seen]
+    assert [event["idempotency_key"] for event in events] == ["7", str(key)]
+    assert [event["metadata"]["version"] for event in events] == ["1.0.0", "2.1.0"]
+
+
+@pytest.mark.parametrize("concurrency", [None, 3])
+async def test_messages_are_handled_one_at_a_time_unless_the_class_says_otherwise(
+    wrapper: JetStreamWrapper, concurrency: int | None
+) -> None:
+    running: list[int] = []
+    handled: list[int] = []
+    most = 0
+    full = asyncio.Event()
+
+    class Counting(Recorder):
+        async def on_event(
+            self, event: dict[str, Any], headers: dict[str, str] | None = None
+        ) -> None:
+            nonlocal most
+            del headers
+            running.append(number := event["payload"]["number"])
+            most = max(most, len(running))
+            if most == (concurrency or 1):
+                full.set()
+            await full.wait()
+            await asyncio.sleep(0.01)
+            running.remove(number)
+            handled.append(number)
+
+    if concurrency is not None:
+        Counting.concurrency = concurrency
+    publisher = wrapper.create_publisher(CreditPublisher)
+    for number in range(6):
+        await publisher.publish_event("evt.credit.x", {"number": number})
+    await wrapper.start_subscriber(Counting)
+    await eventually(lambda: len(handled) == 6)
+    assert most == (concurrency or 1)
+    if concurrency is None:
+        assert handled == list(range(6))
 
 
 def test_the_first_paths_hand_on_the_same_objects() -> None:

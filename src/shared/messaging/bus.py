@@ -34,6 +34,9 @@ _RETRY_SECONDS = 0.25
 # A server that froze is noticed after three of these (the client's own default: six minutes).
 _PING_SECONDS = 20
 
+# Where a client keeps its bus. A weak dictionary would never let go: the bus holds the client.
+_BUS = "_glam_bus"
+
 
 class Bus:
     """A connection that comes back by itself, for as long as it is open.
@@ -77,10 +80,16 @@ class Bus:
 
     @classmethod
     def around(cls, client: Client, *, name: str, settings: NatsSettings | None = None) -> Self:
-        """Return an open bus on a connection that somebody else made, and will close."""
-        bus = cls(settings or NatsSettings(), name=name)
-        bus._client = client
-        bus._borrowed = True
+        """Return the bus of a connection that somebody else made, and will close.
+
+        A client has one such bus: that of the first call, whose `name` and `settings` it keeps.
+        """
+        bus = vars(client).get(_BUS)
+        if not isinstance(bus, cls):
+            bus = cls(settings or NatsSettings(), name=name)
+            bus._client = client
+            bus._borrowed = True
+            vars(client)[_BUS] = bus
         return bus
 
     @property

@@ -15,6 +15,7 @@ from shared.messaging.subscriber import JetStreamEventSubscriber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 
 class DomainEventPublisher(JetStreamEventPublisher):
@@ -53,7 +54,7 @@ class DomainEventPublisher(JetStreamEventPublisher):
         subject: str = "",
         payload: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | int | UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         event_type: str | None = None,

@@ -52,7 +52,7 @@ class JetStreamWrapper:
         self._bus: Bus | None = None
         self._publishers: dict[type[JetStreamEventPublisher], JetStreamEventPublisher] = {}
         self._subscribers: dict[type[JetStreamEventSubscriber], JetStreamEventSubscriber] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listening: dict[type[JetStreamEventSubscriber], asyncio.Task[None]] = {}
 
     @property
     def bus(self) -> Bus:
@@ -108,7 +108,7 @@ class JetStreamWrapper:
             if servers:
                 given["servers"] = tuple(servers)  # type: ignore[assignment]
             settings = NatsSettings.model_validate(given)
-        bus = Bus(settings, name=os.environ.get("SERVICE_NAME", "glam"))
+        bus = Bus(settings, name=os.environ.get("SERVICE_NAME", "glam"), logger=self._logger)
         await bus.open()
         self._bus = bus
 
@@ -116,9 +116,9 @@ class JetStreamWrapper:
         """Drain the subscribers, all at once, and close the connection; twice is harmless."""
         subscribers, self._subscribers = self._subscribers, {}
         await asyncio.gather(*(s.stop() for s in subscribers.values()))
-        tasks, self._tasks = self._tasks, []
-        if tasks:
-            await asyncio.wait(tasks)
+        listening, self._listening = self._listening, {}
+        if listening:
+            await asyncio.wait(listening.values())
         self._publishers.clear()
         if self._bus is not None:
             await self._bus.close()
@@ -129,8 +129,24 @@ class JetStreamWrapper:
         return self._bus is not None and self._bus.connected
 
     def is_healthy(self) -> bool:
-        """Tell whether there is a connection and every started subscriber lives."""
-        return self.is_connected() and all(s.alive for s in self._subscribers.values())
+        """Tell whether there is a connection and no started subscriber has ended.
+
+        One that waits for its stream is well; `subscribers` tells that it waits.
+        """
+        return self.is_connected() and not self._ended()
+
+    async def probe(self) -> dict[str, SubscriberStatus]:
+        """Return `subscribers`, once the server has answered.
+
+        Readiness asks it as `Probe("messaging", wrapper.probe)`.
+
+        Raises:
+            MessageBusError: Not connected, no answer in time, or a subscriber has ended.
+        """
+        await self.bus.ping()
+        if ended := self._ended():
+            raise MessageBusError(f"not listening any more: {', '.join(ended)}", operation="probe")
+        return self.subscribers
 
     def register_dependency(self, key: DepKeys | type[Any], instance: Any) -> None:
         """Have `get_dependency(key)` return `instance`."""
@@ -169,13 +185,28 @@ class JetStreamWrapper:
         """Start a subscriber in the background; one of a class that runs already is left alone.
 
         Returns at once, also when the stream is not there yet: it is waited for, as `subscribers`
-        tells.
+        tells. If its `listen` dies, the log says so; started again, it is made anew.
 
         Raises:
             MessageBusError: Not connected.
+            ValueError: Its durable name, stream or concurrency is unusable.
         """
-        if subscriber_class in self._subscribers:
+        listening = self._listening.get(subscriber_class)
+        if listening is not None and not listening.done():
             return
         subscriber = self.create_subscriber(subscriber_class)
+        durable = subscriber.status.durable  # says now, not in the task, that it is unusable
+        listening = asyncio.create_task(subscriber.listen(), name=durable)
+        listening.add_done_callback(self._tell_death)
         self._subscribers[subscriber_class] = subscriber
-        self._tasks.append(asyncio.create_task(subscriber.listen(), name=subscriber.durable_name))
+        self._listening[subscriber_class] = listening
+
+    def _ended(self) -> list[str]:
+        """Return the durable names of the started subscribers that listen no more."""
+        return [task.get_name() for task in self._listening.values() if task.done()]
+
+    def _tell_death(self, listening: asyncio.Task[None]) -> None:
+        if not listening.cancelled() and (error := listening.exception()):
+            self._logger.error(
+                "subscriber %s died; its messages wait", listening.get_name(), exc_info=error
+            )

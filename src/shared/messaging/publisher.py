@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import ValidationError
+import nats.errors
+
+from shared.errors import MessageBusError, ValidationError
 from shared.events import (
     Envelope,
     EventContext,
@@ -16,12 +19,14 @@ from shared.events import (
     Streams,
     stream_definition,
 )
+from shared.messaging._gate import translated
 from shared.messaging._streams import covers
 from shared.messaging.bus import Bus
 from shared.messaging.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from nats.aio.client import Client
     from nats.js import JetStreamContext
@@ -70,16 +75,26 @@ class JetStreamEventPublisher(ABC):
         return Bus.around(self.client, name=self.service_name)
 
     async def ensure_stream(self) -> None:
-        """Create the stream, or widen the one there is; the first publish does it by itself.
+        """Create the stream, or widen the one there is; publishing does it by itself.
+
+        A stream that the service made with another storage or retention keeps them, and gets
+        nothing but the subjects it lacks.
 
         Raises:
             MessageBusError: See `Bus.ensure_stream`.
         """
         name = str(getattr(self.stream_name, "value", self.stream_name))
-        subjects = tuple(self.subjects)
+        subjects = self._filters()
         if name in Streams.__members__:
             subjects += stream_definition(Streams(name)).subjects
-        await self.bus.ensure_stream(StreamDefinition(name, subjects))
+        try:
+            await self.bus.ensure_stream(StreamDefinition(name, subjects))
+        except MessageBusError as error:
+            if "refused" not in error.details:
+                raise
+            await self._widen_subjects(name, subjects)
+            told = "; ".join(error.details["refused"])
+            self.logger.info("stream %s keeps its own settings: %s", name, told)
         self._stream_ensured = True
 
     async def publish_event(
@@ -88,7 +103,7 @@ class JetStreamEventPublisher(ABC):
         payload: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
         trace_id: str | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | int | UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
         *,
         event_type: str | None = None,
@@ -104,7 +119,7 @@ class JetStreamEventPublisher(ABC):
             correlation_id: Ties the messages of one piece of work together.
             trace_id: The trace it belongs to.
             idempotency_key: What makes it the same message when it is published again.
-            metadata: Added to the source service and version.
+            metadata: Added to the source service and version; a version in it is the one told.
             event_type: An older name of `subject`.
 
         Raises:
@@ -118,14 +133,12 @@ class JetStreamEventPublisher(ABC):
             subject=subject,
             source_service=self.service_name,
             correlation_id=correlation_id,
-            idempotency_key=idempotency_key,
-            metadata={**(metadata or {}), "version": self.service_version},
+            idempotency_key=None if idempotency_key is None else str(idempotency_key),
+            metadata={"version": self.service_version, **(metadata or {})},
             trace_id=trace_id,
         )
         envelope = Envelope.from_dict(EventPayload(context, payload or {}).to_event_dict())
-        if not self._stream_ensured:
-            await self.ensure_stream()
-        await self.bus.publisher.publish(
+        await self._publish(
             OutgoingMessage(subject, envelope.encode(), envelope.headers(), envelope.message_id)
         )
         return envelope.event_id
@@ -142,10 +155,32 @@ class JetStreamEventPublisher(ABC):
         """Publish to `subject`, with `evt.` before it if missing; see `publish_event`."""
         return await self.publish_event(_prefixed("evt.", subject), payload, **kwargs)
 
+    async def _publish(self, message: OutgoingMessage) -> None:
+        if not self._stream_ensured:
+            await self.ensure_stream()
+        try:
+            await self.bus.publisher.publish(message)
+        except MessageBusError as error:
+            self._stream_ensured = False
+            if not isinstance(error.__cause__, nats.errors.NoRespondersError):
+                raise
+        else:
+            return
+        # Somebody deleted the stream.
+        await self.ensure_stream()
+        await self.bus.publisher.publish(message)
+
+    async def _widen_subjects(self, name: str, subjects: tuple[str, ...]) -> None:
+        with translated("look up stream", stream=name):
+            existing = (await self.bus.js.stream_info(name)).config
+        await self.bus.ensure_stream_config(replace(existing, subjects=list(subjects)))
+
+    def _filters(self) -> tuple[str, ...]:
+        """Return `subjects` as they are meant: `cmd.x.*` stands for everything below `cmd.x`."""
+        return tuple(f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects)
+
     def _check(self, subject: str) -> None:
-        # The first design wrote `cmd.x.*` and meant everything below.
-        filters = [f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects]
-        if not any(covers(f, subject) for f in filters):
+        if not any(covers(f, subject) for f in self._filters()):
             raise ValidationError(
                 f"{type(self).__name__} does not publish to {subject!r}: "
                 f"stream {self.stream_name} takes {', '.join(self.subjects)}",

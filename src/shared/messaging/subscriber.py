@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 class JetStreamEventSubscriber(ABC):
     """Handles the messages of one subject; `subject` may hold wildcards.
 
-    Up to `concurrency` messages are handled at a time. Set it to 1 where the order counts.
+    A class that has an `event_type` needs no `subject`: it is the older name of the same.
+
+    Messages are handled one at a time, since such classes share a session among their messages,
+    read before they write, and count on the order. A subclass that does none of this may raise
+    `concurrency`. A message that waits for its next attempt keeps nobody waiting: later ones pass.
 
     Attributes:
         client: the nats-py client it was made with.
@@ -37,11 +41,16 @@ class JetStreamEventSubscriber(ABC):
         logger: the logger it was made with, or one of its own.
     """
 
-    concurrency: ClassVar[int] = 16
+    concurrency: ClassVar[int] = 1
     retry: ClassVar[RetryPolicy] = RetryPolicy(attempts=3)
     ack_wait_seconds: ClassVar[float] = 30.0
     deadline_seconds: ClassVar[float | None] = None
     drain_seconds: ClassVar[float] = 20.0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "event_type") and getattr(cls.subject, "__isabstractmethod__", False):
+            cls.subject = property(lambda self: self.event_type)  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -54,6 +63,7 @@ class JetStreamEventSubscriber(ABC):
         self.js = js
         self.logger = logger or logging.getLogger(type(self).__module__)
         self._wrapper = wrapper
+        self._listened = False
 
     @property
     @abstractmethod
@@ -104,6 +114,9 @@ class JetStreamEventSubscriber(ABC):
 
     @cached_property
     def _engine(self) -> Subscriber:
+        return self._new_engine()
+
+    def _new_engine(self) -> Subscriber:
         subscription = Subscription(
             subject=self.subject,
             durable=self.durable_name,
@@ -127,7 +140,16 @@ class JetStreamEventSubscriber(ABC):
         return self._engine.status
 
     async def listen(self) -> None:
-        """Read until `stop`; a stream that is not there yet is waited for."""
+        """Read until `stop`; a stream that is not there yet is waited for.
+
+        After it ended, it may be called again.
+
+        Raises:
+            RuntimeError: It listens already.
+        """
+        if self._listened and not self.alive:
+            self._engine = self._new_engine()
+        self._listened = True
         await self._engine.run()
 
     async def stop(self) -> None:
