@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from shared.cli.app import app
+from shared.cli.target import load_service
 from shared.config import NatsSettings
 from shared.events import Streams
 from shared.messaging import Bus, DeadLetters, Delivery
@@ -62,6 +63,11 @@ def test_config_shows_where_a_value_comes_from(monkeypatch: pytest.MonkeyPatch) 
     assert "HELLO_GREETING" in shown
     assert "8123" in shown
     assert "shared.yml" in shown
+
+
+def test_a_package_means_its_module_service() -> None:
+    assert load_service("services.credit").name == "credit-service"
+    assert load_service("services.credit.service:service").name == "credit-service"
 
 
 def test_every_declared_subject_is_listed_with_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:

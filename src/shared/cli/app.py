@@ -89,7 +89,7 @@ def contracts() -> None:
     """List every declared subject with its stream, payload and version."""
     from shared.events import contracts as declared  # noqa: PLC0415
 
-    table = Table("subject", "stream", "payload", "version")
+    table = _table("subject", "stream", "payload", "version")
     for contract in declared():
         table.add_row(
             contract.subject,
@@ -105,7 +105,7 @@ def errors() -> None:
     """List every error code with its status and class."""
     from shared.errors import catalogue  # noqa: PLC0415
 
-    table = Table("code", "status", "class")
+    table = _table("code", "status", "class")
     for entry in catalogue():
         table.add_row(entry.code, str(entry.status), entry.name)
     Console().print(table)
@@ -121,7 +121,7 @@ def config_show(
     from shared.config import explain  # noqa: PLC0415
 
     service = load_service(target)
-    table = Table("setting", "value", *(["origin"] if origin else []))
+    table = _table("setting", "value", *(["origin"] if origin else []))
     for setting in explain(service.settings_type, service.name):
         table.add_row(setting.key, setting.value, *([setting.origin] if origin else []))
     Console().print(table)
@@ -149,6 +149,14 @@ def main() -> None:
     except _mistakes() as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
+
+
+def _table(*headings: str) -> Table:
+    """Make a table in which nothing is cut off: what does not fit goes on in the next line."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

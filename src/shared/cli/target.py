@@ -22,8 +22,9 @@ def load_service(target: str) -> Service[Any]:
     """Return the service that ``target`` names.
 
     Args:
-        target: ``services.credit``, ``services.credit.service:service`` or ``hello.py``. Without
-            an attribute the module's only ``Service`` is taken.
+        target: ``services.credit`` (a package, whose module ``service`` is meant),
+            ``services.credit.service:service`` or ``hello.py``. Without an attribute the module's
+            only ``Service`` is taken.
 
     Raises:
         typer.BadParameter: nothing there, or more than one and none named.
@@ -37,6 +38,8 @@ def load_service(target: str) -> Service[Any]:
         if not isinstance(found, Service):
             raise typer.BadParameter(f"{name} has no Service called {attribute}")
         return found
+    if hasattr(module, "__path__") and importlib.util.find_spec(f"{name}.service"):
+        module = importlib.import_module(f"{name}.service")
     services = {id(v): v for v in vars(module).values() if isinstance(v, Service)}
     if len(services) != 1:
         count = "no Service" if not services else f"{len(services)} Services: name one after ':'"
@@ -46,9 +49,7 @@ def load_service(target: str) -> Service[Any]:
 
 def discover_services(root: Path) -> list[str]:
     """Return the modules of the services kept as ``services/<name>/service.py`` below ``root``."""
-    return sorted(
-        f"services.{path.parent.name}.service" for path in root.glob("services/*/service.py")
-    )
+    return sorted(f"services.{path.parent.name}" for path in root.glob("services/*/service.py"))
 
 
 def _load_module(name: str) -> ModuleType:
