@@ -33,7 +33,9 @@ LOCAL = "nats://127.0.0.1:4222"
 def list_letters(*, servers: Servers = LOCAL, limit: int = 100) -> None:
     """List dead letters, newest last."""
     letters = _with_dead_letters(servers, lambda dead: dead.list(limit=limit))
-    table = Table("#", "at", "subject", "handler", "attempts", "reason", "error")
+    table = Table()
+    for heading in ("#", "at", "subject", "handler", "attempts", "reason", "error"):
+        table.add_column(heading, overflow="fold")
     for letter in letters:
         table.add_row(
             str(letter.sequence),
@@ -42,7 +44,7 @@ def list_letters(*, servers: Servers = LOCAL, limit: int = 100) -> None:
             letter.durable,
             str(letter.attempts),
             letter.reason,
-            letter.error_type or "",
+            (letter.error_type or "").rpartition(".")[2],
         )
     Console().print(table)
 

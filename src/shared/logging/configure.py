@@ -25,8 +25,8 @@ _OUTPUT = "glam.output"
 # Loggers that come with handlers of their own, so that their lines would look different.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
 
-# Loggers that tell at INFO what is ours to tell: httpx each URL with its query, Alembic each step.
-_TOO_TALKATIVE = ("alembic.runtime.migration", "httpx")
+# Loggers that tell at INFO what is ours to tell, or nobody's: httpx each URL with its query.
+_TOO_TALKATIVE = ("alembic.runtime.migration", "httpx", "sqlalchemy.pool")
 
 
 def configure_logging(settings: LoggingSettings, *, service: str, environment: str) -> None:

@@ -156,6 +156,7 @@ class Application(Generic[S]):
     async def _start(self, stack: AsyncExitStack) -> None:
         service, settings = self.service, self.settings
         configure_logging(settings.logging, service=service.name, environment=settings.environment)
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # the edge tells of requests
         stack.push_async_callback(
             configure_tracing(
                 settings.tracing,
