@@ -50,8 +50,8 @@ format: install ## Put the code in its form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: install ## Measure this machine
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: install ## Measure ours against named peers (only=publish for one part)
+	@$(BIN)/python -m benchmarks $(only) $(ARGS)
 
 docs: install ## Run the examples of README and docs
 	@$(BIN)/python -m pytest tests/test_readme.py

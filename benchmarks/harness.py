@@ -1,0 +1,107 @@
+"""Measuring several ways to do one thing, side by side."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Run = Callable[[int], Awaitable[None]]
+"""Does the operation so many times."""
+
+_SMOKE_OPERATIONS = 20
+_WARM_UP = 10  # the part of a round that each contender runs before the first one
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One round of one contender: seconds per operation, and seconds of this process's CPU."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One operation as each contender did it, round by round; the first contender is ours."""
+
+    title: str
+    timings: Mapping[str, Sequence[Timing]]
+
+    def table(self) -> Table:
+        """Draw a row for each contender: microseconds per operation, and how ours compare."""
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table.add_column("µs per operation", width=40)
+        for heading in ("median", "min - max", "CPU", "ours / peer", "of CPU"):
+            table.add_column(heading, justify="right", min_width=10)
+        ours = next(iter(self.timings.values()))
+        for name, timings in self.timings.items():
+            seconds = [timing.seconds for timing in timings]
+            table.add_row(
+                name,
+                _micro(median(seconds)),
+                f"{_micro(min(seconds))} - {_micro(max(seconds))}",
+                _micro(median(timing.cpu_seconds for timing in timings)),
+                *(("", "") if timings is ours else _ratios(ours, timings)),
+            )
+        return table
+
+
+class Bench:
+    """Runs contenders in turns, so that what disturbs the machine disturbs them alike.
+
+    Every contender warms up; then in each round every one has its turn, another one first each
+    time. Garbage is collected before a turn, and as Python likes during it.
+
+    Args:
+        repetitions: how many rounds.
+        smoke: a single tiny round, which shows that everything runs and measures nothing.
+    """
+
+    def __init__(self, *, repetitions: int, smoke: bool = False) -> None:
+        self.repetitions = 1 if smoke else repetitions
+        self.smoke = smoke
+        self.comparisons: list[Comparison] = []
+
+    async def compare(self, title: str, operations: int, contenders: Mapping[str, Run]) -> None:
+        """Measure the contenders, ours first, at so many operations a turn; keep the outcome."""
+        if self.smoke:
+            operations = _SMOKE_OPERATIONS
+        for run in contenders.values():
+            await run(max(operations // _WARM_UP, 1))
+        timings: dict[str, list[Timing]] = {name: [] for name in contenders}
+        names = list(contenders)
+        for repetition in range(self.repetitions):
+            first = repetition % len(names)
+            for name in names[first:] + names[:first]:
+                timings[name].append(await _timed(contenders[name], operations))
+        self.comparisons.append(Comparison(title, timings))
+
+
+async def _timed(run: Run, operations: int) -> Timing:
+    gc.collect()
+    cpu, began = time.process_time(), time.perf_counter()
+    await run(operations)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    return Timing(seconds / operations, cpu_seconds / operations)
+
+
+def _ratios(ours: Sequence[Timing], peer: Sequence[Timing]) -> tuple[str, str]:
+    """Return the medians of the rounds' ratios: within a round both met the same machine."""
+    rounds = list(zip(ours, peer, strict=True))
+    time_ratio = median(a.seconds / b.seconds for a, b in rounds)
+    cpu_ratio = median(a.cpu_seconds / b.cpu_seconds for a, b in rounds)
+    return f"{time_ratio:.2f}", f"{cpu_ratio:.2f}"
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f}"

@@ -1,0 +1,89 @@
+"""Publishing 512 bytes of JSON into a stream in files, each message acknowledged by the server.
+
+One server, one stream and one connection serve all contenders, and every message carries an id of
+its own for the stream to know it by. At most 256 acknowledgements are awaited at a time by
+`Publisher` and `publish_async` alike. What makes the comparison unfair:
+
+- The server shares the machine. Its CPU time is not in the figures, but waiting for it is.
+- `gather` sets no limit: it keeps a task and a request for each message of the list in memory.
+- nats-py raises the first error; `publish_all` returns the outcome of each message, gives up on
+  each by itself, and counts what was stored for the metrics.
+- The server flushes to the disk every two minutes, its default. With `sync_interval: always` it
+  would be the disk that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from shared.config import NatsSettings
+from shared.context import new_event_id
+from shared.dev import NatsServer
+from shared.events.credit import ORDER_UPDATED
+from shared.messaging import Bus, OutgoingMessage, PubAck
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Bench
+
+_OPERATIONS = 2_000
+_IN_FLIGHT = 256
+_BYTES = 512
+_BODY = to_json({"payload": "x" * (_BYTES - len('{"payload":""}'))})
+
+
+async def publish(bench: Bench) -> None:
+    """Compare publishing a list of messages."""
+    async with (
+        NatsServer() as server,
+        Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus,
+    ):
+        await bus.ensure_stream(ORDER_UPDATED.stream)
+        js = bus.client.jetstream(publish_async_max_pending=_IN_FLIGHT)
+
+        async def ours(operations: int) -> None:
+            outcomes = await bus.publisher.publish_all(
+                [
+                    OutgoingMessage(ORDER_UPDATED.subject, _BODY, {}, new_event_id())
+                    for _ in range(operations)
+                ]
+            )
+            for outcome in outcomes:
+                if not isinstance(outcome, PubAck):
+                    raise outcome
+
+        async def one_by_one(operations: int) -> None:
+            for _ in range(operations):
+                await js.publish(ORDER_UPDATED.subject, _BODY, headers=_headers())
+
+        async def gathered(operations: int) -> None:
+            await asyncio.gather(
+                *(
+                    js.publish(ORDER_UPDATED.subject, _BODY, headers=_headers())
+                    for _ in range(operations)
+                )
+            )
+
+        async def asynchronous(operations: int) -> None:
+            acks = [
+                await js.publish_async(ORDER_UPDATED.subject, _BODY, headers=_headers())
+                for _ in range(operations)
+            ]
+            await asyncio.gather(*acks)
+
+        await bench.compare(
+            "publish: 512 bytes, acknowledged",
+            _OPERATIONS,
+            {
+                "shared: Publisher.publish_all": ours,
+                "nats-py: publish, one by one": one_by_one,
+                "nats-py: gather of publish": gathered,
+                "nats-py: publish_async": asynchronous,
+            },
+        )
+
+
+def _headers() -> dict[str, str]:
+    return {"Nats-Msg-Id": new_event_id()}

@@ -1,0 +1,63 @@
+"""The benchmarks run, and name every contender; what they measure is for people to read."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+CONTENDERS = {
+    "envelope: create and encode": [
+        "shared: Envelope.create, encode",
+        "stdlib json",
+        "bare pydantic",
+    ],
+    "envelope: decode": ["shared: Envelope.decode", "stdlib json", "bare pydantic"],
+    "envelope: decode, and read the payload as its type": [
+        "shared: Envelope.decode, Contract.read",
+        "bare pydantic",
+    ],
+    "publish: 512 bytes, acknowledged": [
+        "shared: Publisher.publish_all",
+        "nats-py: publish, one by one",
+        "nats-py: gather of publish",
+        "nats-py: publish_async",
+    ],
+    "http: one request": ["shared: edge, envelope", "bare FastAPI", "FastAPI with a log line"],
+}
+
+
+async def benchmarks(*arguments: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Return the names of the rows with figures, by the title they stand under."""
+    found: dict[str, list[str]] = {}
+    title = ""
+    for line in output.splitlines():
+        if re.match(r"(envelope|publish|http): ", line):
+            title = line.strip()
+        elif row := re.match(r"\s+(\S.*?)\s{2,}[\d.]+\s+[\d.]+ - [\d.]+\s+[\d.]+", line):
+            found.setdefault(title, []).append(row[1])
+    return found
+
+
+async def test_every_part_has_a_row_for_us_and_each_peer() -> None:
+    status, output = await benchmarks("--smoke")
+    assert status == 0, output
+    assert rows(output) == CONTENDERS
+
+
+async def test_a_part_can_be_measured_by_itself() -> None:
+    status, output = await benchmarks("envelope", "--smoke")
+    assert status == 0, output
+    assert rows(output) == {k: v for k, v in CONTENDERS.items() if k.startswith("envelope")}
