@@ -134,12 +134,13 @@ def migrate_up(target: Target) -> None:
 
     service = load_service(target)
     settings = service.load_settings()
+    schema = settings.database.schema_name or service.schema
 
     async def upgrade() -> str:
-        async with Database(settings.database, schema=service.schema) as database:
+        async with Database(settings.database, schema=schema) as database:
             return await migrate(database, migrations=service.migrations)
 
-    typer.echo(f"{service.schema}: {asyncio.run(upgrade())}")
+    typer.echo(f"{schema}: {asyncio.run(upgrade())}")
 
 
 def main() -> None:

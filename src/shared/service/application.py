@@ -1,6 +1,6 @@
 """One running service: everything its declaration needs, entered in order and left in reverse.
 
-Order of start: logging, database, migrations, message bus, streams, relay, providers, subscribers.
+Order of start: logging, message bus, database, migrations, streams, relay, providers, subscribers.
 Nothing is left half started: what is up is closed again when a later step fails.
 """
 
