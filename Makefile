@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCKS := requirements.txt requirements-all.txt requirements-uv.txt
-NEEDED := --group build --group check --group services --group test
+NEEDED := --group bench --group build --group check --group services --group test
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
