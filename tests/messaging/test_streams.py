@@ -34,6 +34,7 @@ async def test_a_stream_is_created_as_the_table_says(bus: Bus) -> None:
     assert config.allow_rollup_hdrs
     assert config.allow_msg_ttl
     assert config.allow_msg_schedules
+    assert config.allow_atomic
 
 
 async def test_the_dedupe_window_comes_from_the_settings(nats_settings: NatsSettings) -> None:

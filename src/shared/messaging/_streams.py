@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import nats.js.errors
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import PersistMode, RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import MessageBusError
 from shared.events import StreamDefinition
@@ -68,6 +68,7 @@ def _config(bus: Bus, definition: StreamDefinition) -> StreamConfig:
         num_replicas=bus.settings.replicas,
         allow_msg_ttl=True if release >= (2, 11) else None,
         allow_msg_schedules=True if release >= (2, 12) else None,
+        allow_atomic=True if release >= (2, 12) else None,
     )
 
 
@@ -138,6 +139,9 @@ def widen(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
         allow_direct=existing.allow_direct or wanted.allow_direct,
         allow_msg_ttl=existing.allow_msg_ttl or wanted.allow_msg_ttl,
         allow_msg_schedules=existing.allow_msg_schedules or wanted.allow_msg_schedules,
+        # A stream that acknowledges before it stores takes no batches (ADR-50).
+        allow_atomic=existing.allow_atomic
+        or (wanted.allow_atomic and existing.persist_mode != PersistMode.ASYNC),
     )
 
 

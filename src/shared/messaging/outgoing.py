@@ -10,6 +10,7 @@ import nats.errors
 from pydantic_core import from_json
 
 from shared.errors import MessageBusError
+from shared.messaging import _batches
 from shared.messaging._gate import bus_error, translated
 from shared.metrics import messages_published_total
 
@@ -108,6 +109,63 @@ class Publisher:
                     self._bus.name, outcome.stream, message.subject
                 ).inc()
         return outcomes
+
+    async def publish_atomic(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        """Publish the messages in batches that are each stored whole or not at all (ADR-50).
+
+        One batch holds what goes to one stream, at most 1,000 messages; each stream's batches
+        follow one another in the order of the messages, and after one that failed its later ones
+        are not sent. Raises nothing: each message's outcome stands at its place.
+
+        A batch that the server refused has ``details["batch_refused"]`` set in the error of each of
+        its messages, and of those not sent on its account: none of them is stored, and
+        `publish_all` may do what the batch could not. It is refused, for instance, for a single
+        message whose id the stream knows already, on servers before 2.12, and by a stream that
+        was made without `allow_atomic`. Any other error is of unknown outcome, the same for
+        the whole batch: publish it again under the same ids. What was then not sent on its account
+        has ``details["held_back"]``. A message alone is published without a batch.
+        """
+        outcomes: list[PubAck | MessageBusError | None] = [None] * len(messages)
+        for places in _batches.by_stream(messages):
+            failed: MessageBusError | None = None
+            for batch in _batches.split(places):
+                if failed is None:
+                    results = await self._publish_batch([messages[place] for place in batch])
+                    failed = next((r for r in results if isinstance(r, MessageBusError)), None)
+                else:
+                    results = [_batches.held_back(failed) for _ in batch]
+                for place, result in zip(batch, results, strict=True):
+                    outcomes[place] = result
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _publish_batch(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        count = len(messages)
+        if count == 1:
+            return await self.publish_all(messages)
+        *former, last = _batches.numbered(messages)
+        try:
+            client = self._bus.client
+            if unsupported := _batches.unsupported(client):
+                raise unsupported
+            for message in (*former, last):
+                self._check_size(message, {**message.headers, MESSAGE_ID: message.message_id})
+            with translated("publish", subject=last.subject):
+                for message in former:
+                    await client.publish(
+                        message.subject,
+                        message.body,
+                        headers={**message.headers, MESSAGE_ID: message.message_id},
+                    )
+            (commit,) = await self.publish_all([last])
+        except MessageBusError as error:
+            commit = error
+        if isinstance(commit, MessageBusError):
+            return [_batches.whole(commit)] * count
+        return [*_batches.acks_of(commit, count)]
 
     async def _send(self, message: OutgoingMessage) -> _PendingAck | MessageBusError:
         try:
