@@ -5,6 +5,8 @@ a `Subscription` to its handler, `DeadLetters` keeps what could not be handled. 
 and what goes with it are the first design's faces of the same.
 """
 
+from shared.messaging.batch import BatchPolicy
+from shared.messaging.breaker import Circuit
 from shared.messaging.bus import Bus
 from shared.messaging.dead_letters import DeadLetter, DeadLetters
 from shared.messaging.delivery import Delivery
@@ -19,7 +21,9 @@ from shared.messaging.subscriber import JetStreamEventSubscriber
 from shared.messaging.subscription import State, SubscriberStatus, Subscription
 
 __all__ = [
+    "BatchPolicy",
     "Bus",
+    "Circuit",
     "DeadLetter",
     "DeadLetters",
     "Delivery",

@@ -3,26 +3,67 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, cast
 
-import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from pydantic_core import from_json, to_json
 
 from shared.errors import MessageBusError
-from shared.messaging._gate import translated
+from shared.messaging._gate import API_TIMEOUT_SECONDS, translated
+from shared.messaging._pull import GROUP
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shared.messaging.bus import Bus
     from shared.messaging.subscription import Subscription
 
 _logger = logging.getLogger(__name__)
 
 _STREAM_NOT_FOUND = 10059
+_CONSUMER_NOT_FOUND = 10014
 
 # Messages that wait for their next attempt count against this too, and the server stops in silence
 # once it is reached. What a subscriber holds is bounded by its concurrency already.
 _MAX_ACK_PENDING = 10_000
+
+# How far an ordered subscriber looks ahead for messages of other keys.
+_LOOK_AHEAD = 16
+_MIN_LOOK_AHEAD = 256
+
+# A subscriber of an ordered consumer that is silent for so long loses its place to another one.
+_MIN_PIN_SECONDS = 2.0
+
+# The release that can give all messages of a consumer to one subscriber at a time (ADR-42).
+_PINNED_SINCE = (2, 11)
+
+Config = dict[str, object]
+
+
+class _Refusal(TypedDict, total=False):
+    code: int
+    err_code: int
+    description: str
+
+
+class _Answer(TypedDict, total=False):
+    error: _Refusal
+    config: Config
+
+
+def can_pin(bus: Bus) -> bool:
+    """Tell whether the server can keep the replicas of a subscription from passing each other."""
+    version = bus.client.connected_server_version
+    return (version.major, version.minor) >= _PINNED_SINCE
+
+
+def look_ahead(subscription: Subscription) -> int:
+    """Return how many messages an ordered subscriber holds at most, begun or not."""
+    return min(max(_LOOK_AHEAD * subscription.concurrency, _MIN_LOOK_AHEAD), _MAX_ACK_PENDING)
+
+
+def pin_seconds(subscription: Subscription) -> float:
+    """Return after how long a silence another replica takes an ordered subscription over."""
+    return max(subscription.ack_wait_seconds, _MIN_PIN_SECONDS)
 
 
 async def ensure_consumer(bus: Bus, subscription: Subscription) -> None:
@@ -34,43 +75,114 @@ async def ensure_consumer(bus: Bus, subscription: Subscription) -> None:
     Raises:
         MessageBusError: The stream is not there, or JetStream did not answer.
     """
-    stream = subscription.stream or ""
-    asked: dict[str, object] = {
+    stream, durable = subscription.stream or "", subscription.durable
+    asked = _asked(bus, subscription)
+    there = await _call(bus, "INFO", subscription, b"")
+    refusal = there.get("error", {})
+    if refusal.get("err_code") == _STREAM_NOT_FOUND:
+        raise MessageBusError(
+            f"stream {stream} is not there yet", operation="subscribe", stream=stream
+        )
+    if refusal.get("err_code") == _CONSUMER_NOT_FOUND:
+        new: Config = {"name": durable, "durable_name": durable, "deliver_policy": "all"}
+        await _create(bus, subscription, {**new, "ack_policy": "explicit", **_given(asked)})
+        return
+    if refusal:
+        raise _refused("look up", subscription, refusal)
+    existing = there["config"]
+    changes = {
+        name: f"{existing.get(name)} -> {value}"
+        for name, value in asked.items()
+        if existing.get(name) != value and (existing.get(name) or value)
+    }
+    metadata = _metadata(existing)
+    if any(metadata.get(name) != value for name, value in subscription.metadata.items()):
+        changes["metadata"] = ", ".join(subscription.metadata)
+    if not changes:
+        return
+    kept = {name: value for name, value in existing.items() if name not in asked}
+    kept["metadata"] = {**metadata, **subscription.metadata}
+    await _create(bus, subscription, {**kept, **_given(asked)})
+    _logger.info("consumer %s changed", durable, extra={"changes": changes})
+
+
+async def unpin(bus: Bus, subscription: Subscription) -> None:
+    """Let another replica have the messages of an ordered consumer without waiting for silence.
+
+    Raises:
+        MessageBusError: JetStream did not answer.
+    """
+    await _call(bus, "UNPIN", subscription, to_json({"group": GROUP}))
+
+
+def _asked(bus: Bus, subscription: Subscription) -> Config:
+    """Return what a subscription wants of its consumer, in the server's terms; None is: not set."""
+    asked: Config = {
         "filter_subject": subscription.subject,
         "filter_subjects": None,
-        "ack_wait": subscription.ack_wait_seconds,
+        "ack_wait": _nanoseconds(subscription.ack_wait_seconds),
         "backoff": None,
         "max_deliver": -1,
         "max_ack_pending": _MAX_ACK_PENDING,
         "inactive_threshold": None,
+        "priority_policy": None,
+        "priority_groups": None,
+        "priority_timeout": None,
     }
-    with translated("subscribe", subject=subscription.subject, stream=stream):
-        try:
-            existing = (await bus.js.consumer_info(stream, subscription.durable)).config
-        except nats.js.errors.NotFoundError as error:
-            if error.err_code == _STREAM_NOT_FOUND:
-                raise MessageBusError(
-                    f"stream {stream} is not there yet", operation="subscribe", stream=stream
-                ) from error
-            existing = None
-        wanted = replace(
-            existing
-            or ConsumerConfig(
-                name=subscription.durable,
-                durable_name=subscription.durable,
-                deliver_policy=DeliverPolicy.ALL,
-                ack_policy=AckPolicy.EXPLICIT,
-            ),
-            **asked,
-        )
-        if existing is None:
-            await bus.js.add_consumer(stream, wanted)
-            return
-        changes = {
-            name: f"{is_} -> {value}"
-            for name, value in asked.items()
-            if (is_ := getattr(existing, name)) != value and (is_ or value)
+    if subscription.order_by is None:
+        return asked
+    if can_pin(bus):
+        return asked | {
+            "max_ack_pending": look_ahead(subscription),
+            "priority_policy": "pinned_client",
+            "priority_groups": [GROUP],
+            "priority_timeout": _nanoseconds(pin_seconds(subscription)),
         }
-        if changes:
-            await bus.js.add_consumer(stream, wanted)
-            _logger.info("consumer %s changed", subscription.durable, extra={"changes": changes})
+    _logger.warning(
+        "%s: this NATS server is older than 2.11 and cannot keep replicas from passing each other; "
+        "to keep the order, all messages are handled one at a time",
+        subscription.durable,
+    )
+    return asked | {"max_ack_pending": 1}
+
+
+async def _create(bus: Bus, subscription: Subscription, config: Config) -> None:
+    metadata = {**_metadata(config), **subscription.metadata}
+    if metadata:
+        config = {**config, "metadata": metadata}
+    request = to_json({"stream_name": subscription.stream, "config": config})
+    if refusal := (await _call(bus, "CREATE", subscription, request)).get("error"):
+        raise _refused("change", subscription, refusal)
+
+
+async def _call(bus: Bus, verb: str, subscription: Subscription, request: bytes) -> _Answer:
+    # By hand: nats-py's ConsumerConfig does not know of priority groups, and would drop them.
+    stream = subscription.stream or ""
+    subject = f"$JS.API.CONSUMER.{verb}.{stream}.{subscription.durable}"
+    with translated("subscribe", subject=subscription.subject, stream=stream):
+        answer = await bus.client.request(subject, request, timeout=API_TIMEOUT_SECONDS)
+    return cast("_Answer", from_json(answer.data))
+
+
+def _refused(what: str, subscription: Subscription, refusal: _Refusal) -> MessageBusError:
+    return MessageBusError(
+        f"{what} of consumer {subscription.durable} was refused: {refusal.get('description')}",
+        operation="subscribe",
+        subject=subscription.subject,
+        stream=subscription.stream,
+        details={"error_code": refusal.get("err_code")},
+    )
+
+
+def _given(asked: Config) -> Config:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _metadata(config: Config) -> dict[str, str]:
+    """Return what others wrote on a consumer; the server's own entries are not ours to send."""
+    metadata = cast("Mapping[str, str]", config.get("metadata") or {})
+    return {name: value for name, value in metadata.items() if not name.startswith("_nats.")}
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

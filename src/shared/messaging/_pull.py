@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 # A request stands for 30 s and the server shows a sign of life at half of it; two signs missed
 # mean that the request is lost.
 EXPIRES_SECONDS = 30.0
-HEARTBEAT_SECONDS = EXPIRES_SECONDS / 2
+_BEATS = 2
+_MIN_SILENCE_SECONDS = 10.0
+
+# The one priority group of a consumer whose messages go to one subscriber at a time (ADR-42).
+GROUP = "order"
+PIN = "Nats-Pin-Id"
 
 _CLOSE_SECONDS = 2.0
 
@@ -31,6 +36,7 @@ _HEARTBEAT = "100"
 _NO_MESSAGES = "404"
 _EXPIRED = "408"
 _CONFLICT = "409"
+_NOT_PINNED = "423"
 # The conflicts that end one request and say nothing about the consumer.
 _REQUEST_ENDED = ("batch completed", "message size exceeds maxbytes")
 
@@ -44,13 +50,27 @@ class Pull:
 
     Messages are handed to `receive` one after the other, also while the pull is being left.
     `outstanding` is how many messages are asked for and not here yet.
+
+    Of a `pinned` consumer the server gives messages to one of its pulls only, for as long as that
+    one asks again in time; `pin` is the name the server gave to this one, None while another has
+    the word.
     """
 
     def __init__(
-        self, client: Client, stream: str, durable: str, *, receive: Callable[[Msg], None]
+        self,
+        client: Client,
+        stream: str,
+        durable: str,
+        *,
+        receive: Callable[[Msg], None],
+        expires_seconds: float = EXPIRES_SECONDS,
+        pinned: bool = False,
     ) -> None:
         self.outstanding = 0
         self.heard = False
+        self.pin: str | None = None
+        self._pinned = pinned
+        self._expires_seconds = expires_seconds
         self._client = client
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._stream = stream
@@ -63,7 +83,10 @@ class Pull:
 
     async def __aenter__(self) -> Self:
         with translated("subscribe", stream=self._stream):
-            self._subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
+            # No more arrives than was asked for, so none is dropped for being too many at once.
+            self._subscription = await self._client.subscribe(
+                self._inbox, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
+            )
         return self
 
     async def __aexit__(
@@ -101,13 +124,22 @@ class Pull:
         if not self.outstanding:
             self._last_heard = _now()
         self.outstanding += count
-        request = {
+        request: dict[str, object] = {
             "batch": count,
-            "expires": int(EXPIRES_SECONDS * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+            "expires": int(self._expires_seconds * 1e9),
+            "idle_heartbeat": int(self._expires_seconds / _BEATS * 1e9),
         }
+        if self._pinned:
+            request["group"] = GROUP
+            if self.pin:
+                request["id"] = self.pin
         with translated("pull", stream=self._stream):
             await self._client.publish(self._subject, to_json(request), reply=self._inbox)
+
+    @property
+    def _silence_seconds(self) -> float:
+        # A short-lived request gets time to be heard of on a slow wire, too.
+        return max(self._expires_seconds, _MIN_SILENCE_SECONDS)
 
     async def wait(self) -> None:
         """Wait until a request ended or `wake` is called.
@@ -116,7 +148,7 @@ class Pull:
             PullLostError: The consumer is gone, the connection changed, or the server is silent.
         """
         while not self._changed.is_set() and self._lost is None:
-            silent_at = self._last_heard + 2 * HEARTBEAT_SECONDS if self.outstanding else None
+            silent_at = self._last_heard + self._silence_seconds if self.outstanding else None
             if silent_at is not None and _now() >= silent_at:
                 self.lose("no sign of life from the server")
                 break
@@ -132,6 +164,8 @@ class Pull:
         if message.reply.startswith("$JS.ACK."):
             self.heard = True
             self.outstanding = max(self.outstanding - 1, 0)
+            if self._pinned and message.headers:
+                self.pin = message.headers.get(PIN, self.pin)
             self._receive(message)
         else:
             self._told(message.headers or {})
@@ -149,6 +183,11 @@ class Pull:
             self.outstanding = max(self.outstanding - unused, 0)
         elif status == _HEARTBEAT:
             self.heard = True
+        elif status == _NOT_PINNED:
+            # Another subscriber has the word now. We stay in line, without the name we had.
+            self.heard = True
+            self.pin = None
+            self.outstanding = 0
         else:
             self.lose(f"the server ended the pull: {description or status}")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Delivery:
     """One delivery of one message to one durable consumer.
 
-    `attempt` is the server's count of deliveries, the first being 1. `published_at` is when the
-    stream stored the message.
+    `attempt` is the server's count of deliveries, the first being 1; of a message that was put off
+    by a schedule it counts on from there. `published_at` is when the stream stored the message.
     """
 
     subject: str

@@ -4,78 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from pydantic_core import to_json
-
-from shared.context import TraceContext
-from shared.errors import (
-    InfrastructureError,
-    MessageBusError,
-    Outcome,
-    RequestTimeoutError,
-    UpstreamServiceError,
-    outcome_of,
-)
-from shared.messaging._consumer import ensure_consumer
-from shared.messaging._gate import translated
-from shared.messaging._pull import Pull, PullLostError
-from shared.messaging.dead_letters import REPLAY_FOR, DeadLetters
+from shared.errors import MessageBusError
+from shared.messaging._answers import ACK, IN_PROGRESS
+from shared.messaging._consumer import can_pin, ensure_consumer, look_ahead, pin_seconds, unpin
+from shared.messaging._handling import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, Handling, is_outage
+from shared.messaging._held import Held, Key
+from shared.messaging._intake import Batched, InTurn
+from shared.messaging._later import SCHEDULE, as_sent
+from shared.messaging._measures import Measures
+from shared.messaging._order import InOrder
+from shared.messaging._pull import EXPIRES_SECONDS, Pull, PullLostError
+from shared.messaging.breaker import Circuit
+from shared.messaging.dead_letters import REPLAY_FOR
 from shared.messaging.delivery import AckSubject, Delivery
 from shared.messaging.retry import RetryPolicy
 from shared.messaging.subscription import State, SubscriberStatus, Subscription
-from shared.metrics import (
-    exemplar,
-    message_handling_seconds,
-    message_lag_seconds,
-    messages_dead_lettered_total,
-    messages_handled_total,
-    messages_in_progress,
-    messages_pending,
-    messages_retried_total,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nats.aio.msg import Msg
 
     from shared.messaging.bus import Bus
 
-_logger = logging.getLogger(__name__)
+__all__ = ["ATTEMPTS_FAILED", "EXHAUSTED", "HOPELESS", "Subscriber", "is_outage"]
 
-EXHAUSTED = "attempts exhausted; last attempt did not finish"
-ATTEMPTS_FAILED = "attempts exhausted"
-HOPELESS = "no attempt can help"
+_logger = logging.getLogger(__name__)
 
 # How soon to look again for a stream that is not there, or a server that is away.
 _HEALING = RetryPolicy(first_delay_seconds=0.1, max_delay_seconds=5.0)
 
-# How many messages wait here with their verdict while dead letters cannot be stored.
-_MAX_CONDEMNED = 1_000
+# How many handled messages are known again, should their acknowledgement have been lost.
+_MAX_REMEMBERED = 10_000
 
 # How long cancelled handlers get, and how often they are told.
 _CANCEL_SECONDS = 1.0
 _CANCEL_ROUNDS = 5
 
-
-# A sequence alone would confuse the messages of a stream with those of its successor.
-_Key: TypeAlias = tuple[int, int]
-
-
-@dataclass(eq=False, slots=True)
-class _Held:
-    """A message given to us and not answered yet."""
-
-    key: _Key
-    delivery: Delivery
-    attempt: int
-    reply: str
-    answered: bool = False
+# How often a sign of life is due within `ack_wait`, and a request within the time of a pin.
+_SIGNS = 3
 
 
 class Subscriber:
@@ -88,29 +55,52 @@ class Subscriber:
     When the attempts of the policy are used up, or the error says that no attempt can help, the
     message is stored among the dead letters and, once the server has it there, ended. A message
     that comes after its last attempt has lost a process in it: it becomes a dead letter unseen by
-    the handler, since it may be what killed the process.
+    the handler, since it may be what killed the process. A message that was given back without an
+    attempt of its own, by a drain or with a lost connection, has its attempts still before it.
 
     While an error says that the database, the bus or another part every message needs is out
     (a retryable `InfrastructureError`, except of another service's making), the attempt is not
     counted: the message keeps its place and is tried again, see `RetryPolicy.patience_seconds`.
-    With all places taken nothing more is fetched until the outage is over.
+    After `outage_threshold` of them in a row nothing more is fetched, and one message at a time
+    tries, until the outage is over.
     """
 
     def __init__(self, bus: Bus, subscription: Subscription, *, service: str) -> None:
         self.subscription = subscription
         self._bus = bus
-        self._service = service
         self._stream = subscription.stream or ""
-        self._dead_letters = DeadLetters(bus)
-        self._metrics = _Metrics(service, subscription.durable)
-        self._held: dict[_Key, _Held] = {}
-        self._condemned: dict[_Key, tuple[str, Exception | None]] = {}
+        self._measures = Measures(service, subscription.durable)
+        self._draining = asyncio.Event()
+        self._handling = Handling(
+            bus,
+            subscription,
+            service=service,
+            measures=self._measures,
+            draining=self._draining,
+            noted=self._note,
+        )
+        self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._remembered: dict[Key, None] = {}
+        self._order: InOrder | None = None
+        self._intake: InTurn | Batched | InOrder
+        self._places = subscription.concurrency
+        if subscription.order_by is not None:
+            self._order = self._intake = InOrder(
+                bus, subscription, subscription.order_by, held=self._held, ready=self._launch
+            )
+            self._places = look_ahead(subscription)
+        elif subscription.batch is not None:
+            self._intake = Batched(subscription.batch, ready=self._launch)
+            self._places *= subscription.batch.size
+        else:
+            self._intake = InTurn()
         self._state = State.WAITING
         self._last_error: str | None = None
         self._lag = 0
         self._pull: Pull | None = None
-        self._draining = asyncio.Event()
+        self._resumed = asyncio.Event()
+        self._resumed.set()
         self._read_to_end = asyncio.Event()
         self._stopped = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -121,8 +111,14 @@ class Subscriber:
         return self._running is not None and not self._running.done() and not self._stopped.is_set()
 
     @property
+    def paused(self) -> bool:
+        """Whether it was told to pause."""
+        return not self._resumed.is_set()
+
+    @property
     def status(self) -> SubscriberStatus:
         """Where it stands now."""
+        breaker = self._handling.breaker
         return SubscriberStatus(
             state=self._state,
             stream=self._stream,
@@ -131,6 +127,7 @@ class Subscriber:
             in_flight=len(self._held),
             lag=self._lag,
             last_error=self._last_error,
+            circuit=breaker.state if breaker else Circuit.CLOSED,
         )
 
     async def run(self) -> None:
@@ -145,7 +142,7 @@ class Subscriber:
             raise RuntimeError(f"{self.subscription.durable} runs already, or did")
         self._running = asyncio.current_task()
         forget = self._bus.on_connection(self._connection_changed)
-        keeper = asyncio.create_task(self._show_signs_of_life())
+        keeper = asyncio.create_task(self._keep())
         try:
             await self._read()
             self._read_to_end.set()
@@ -162,8 +159,8 @@ class Subscriber:
         """Stop fetching, let the running handlers finish, and end `run`.
 
         What arrived and was not begun is given back at once. Handlers that still run after
-        `grace_seconds` are cancelled and their messages given back. A second call waits for the
-        end of the first.
+        `grace_seconds` are cancelled and their messages given back. Neither counts as an attempt. A
+        second call waits for the end of the first.
         """
         if not self.alive:
             self._draining.set()
@@ -174,6 +171,8 @@ class Subscriber:
             return
         self._draining.set()
         self._state = State.DRAINING
+        if self._handling.breaker is not None:
+            self._handling.breaker.stop()
         self._wake()
         try:
             async with asyncio.timeout(grace_seconds):
@@ -189,12 +188,35 @@ class Subscriber:
         await self._give_up()
         self._stopped.set()
 
+    def pause(self) -> None:
+        """Stop fetching until `resume`; what is here already is seen through.
+
+        The consumer stays, and other replicas go on. A second call does nothing. It is not
+        remembered over a restart.
+        """
+        if self._resumed.is_set():
+            self._resumed.clear()
+            self._measures.paused.set(1)
+            _logger.info("%s: paused", self.subscription.durable)
+            self._wake()
+
+    def resume(self) -> None:
+        """Fetch again; without a pause this does nothing."""
+        if not self._resumed.is_set():
+            self._resumed.set()
+            self._measures.paused.set(0)
+            _logger.info("%s: resumed", self.subscription.durable)
+
     # -- reading -----------------------------------------------------------------------------
 
     async def _read(self) -> None:
         """Keep a pull standing until draining begins, through whatever happens to it."""
         failures = 0
         while not self._draining.is_set():
+            if self.paused:
+                self._enter(State.PAUSED)
+                await _either(self._resumed, self._draining)
+                continue
             try:
                 failures = 0 if await self._read_once() else failures + 1
             except Exception as error:
@@ -203,57 +225,122 @@ class Subscriber:
                 if not isinstance(error, MessageBusError):
                     _logger.exception("%s: reading failed", self.subscription.durable)
             if failures:
+                self._enter(State.WAITING)
                 await self._pause(_HEALING.delay(failures))
 
     async def _read_once(self) -> bool:
-        """Read through one pull until it is lost; return whether it ever worked."""
+        """Read through one pull until it is lost or not wanted; return whether it ever worked."""
         await ensure_consumer(self._bus, self.subscription)
+        await self._handling.later.look_up(self._stream)
+        pinned = self._order is not None and can_pin(self._bus)
+        if self._order is not None:
+            await self._hand_on(self._order, pinned=pinned)
         async with Pull(
-            self._bus.client, self._stream, self.subscription.durable, receive=self._receive
+            self._bus.client,
+            self._stream,
+            self.subscription.durable,
+            receive=self._receive,
+            pinned=pinned,
+            expires_seconds=pin_seconds(self.subscription) / _SIGNS if pinned else EXPIRES_SECONDS,
         ) as pull:
             self._pull = pull
             try:
                 self._enter(State.RUNNING)
-                while not self._draining.is_set():
+                while not self._draining.is_set() and not self.paused:
+                    if self._order is not None and pull.pin is None and self._order.pin is not None:
+                        await self._hand_on(self._order, pinned=pinned)
                     await self._refill(pull)
                     await pull.wait()
             except PullLostError as lost:
                 self._note(lost)
             finally:
                 self._pull = None
-        if not pull.heard and not self._draining.is_set():
+        if self._draining.is_set() or self.paused:
+            if pull.pin is not None:
+                await self._make_way()
+            return True
+        if not pull.heard:
             await self._bus.suspect()
         return pull.heard
 
+    async def _hand_on(self, order: InOrder, *, pinned: bool) -> None:
+        """Give back what is not begun, since another replica may have the word now."""
+        unbegun = order.leave(pinned=pinned)
+        for held in unbegun:
+            del self._held[held.key]
+        await self._handling.give_back_unspent(unbegun)
+
     async def _refill(self, pull: Pull) -> None:
         """Ask for as many messages as there are free places, half of them at a time."""
-        places = self.subscription.concurrency
+        places = self._places
+        breaker = self._handling.breaker
+        if breaker is not None and breaker.state is not Circuit.CLOSED:
+            # One message has to be here to try whether the outage is over.
+            places = min(places, 1)
         free = places - len(self._held) - pull.outstanding
+        if self.subscription.order_by is not None:
+            # The server bounds what we hold (`max_ack_pending`), and beyond that bound it still
+            # delivers what it delivered before: a message that comes again always finds a place,
+            # even if all are taken by messages that wait for it.
+            free = max(free, 1 - pull.outstanding)
         if free > 0 and (2 * free >= places or not pull.outstanding):
             await pull.request(free)
 
+    async def _make_way(self) -> None:
+        """Let another replica take an ordered subscription over without waiting for our silence."""
+        try:
+            await unpin(self._bus, self.subscription)
+        except MessageBusError as error:
+            _logger.info("%s; another replica takes over after a while", error)
+
     def _receive(self, message: Msg) -> None:
         ack = AckSubject.parse(message.reply)
-        self._lag = ack.pending
-        self._metrics.pending.set(ack.pending)
+        if ack.pending != self._lag:
+            self._lag = ack.pending
+            self._measures.pending.set(ack.pending)
         key = (ack.sequence, ack.stored_at_ns)
-        if held := self._held.get(key):
-            # We were cut off for longer than ack_wait and get again what we are still working on.
-            held.attempt, held.reply = ack.attempt, message.reply
+        self._handling.waiting.pop(key, None)
+        if self._order is not None and self._pull is not None:
+            self._order.pinned_as(self._pull.pin)
+        held = self._held.get(key)
+        if held is not None and not held.answered:
+            # We were cut off for longer than ack_wait and get again what we still work on.
+            held.attempt, held.reply = held.carried + ack.attempt, message.reply
+            held.sign_at, held.redelivered = _now(), True
             return
-        delivery = Delivery(
-            subject=message.subject,
-            body=message.data,
-            headers=message.headers or {},
-            stream=ack.stream,
-            sequence=ack.sequence,
-            attempt=ack.attempt,
-            published_at=ack.stored_at,
+        headers, carried = as_sent(message.headers)
+        attempt = carried + ack.attempt
+        held = Held(
+            key,
+            Delivery(
+                subject=message.subject,
+                body=message.data,
+                headers=headers,
+                stream=ack.stream,
+                sequence=ack.sequence,
+                attempt=attempt,
+                published_at=ack.stored_at,
+            ),
+            attempt,
+            message.reply,
+            now := _now(),
+            now,
+            carried,
         )
-        held = self._held[key] = _Held(key, delivery, ack.attempt, message.reply)
-        task = asyncio.create_task(self._see_through(held))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        durable = self.subscription.durable
+        if (
+            headers.get(REPLAY_FOR, durable) != durable
+            or SCHEDULE in headers
+            # Its acknowledgement was lost: the handler has seen it.
+            or (ack.attempt > 1 and key in self._remembered)
+        ):
+            self._handling.answers.give(held, ACK)
+            if self._order is not None:
+                self._order.drop(key)
+            return
+        self._held[key] = held
+        self._intake.add(held)
+        self._launch()
 
     def _connection_changed(self) -> None:
         if self._pull is not None:
@@ -263,152 +350,112 @@ class Subscriber:
         if self._pull is not None:
             self._pull.wake()
 
-    # -- one message -------------------------------------------------------------------------
+    # -- handling ----------------------------------------------------------------------------
 
-    async def _see_through(self, held: _Held) -> None:
-        durable = self.subscription.durable
+    def _launch(self) -> None:
+        """Begin what may begin, as far as there are places to run."""
+        while len(self._tasks) < self.subscription.concurrency:
+            messages = self._intake.take(at_once=self._draining.is_set())
+            if not messages:
+                return
+            messages = [held for held in messages if not self._lapsed(held)]
+            if messages:
+                for held in messages:
+                    held.begun = True
+                task = asyncio.create_task(self._see_through(messages))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+
+    async def _see_through(self, messages: list[Held]) -> None:
         try:
-            if self._draining.is_set():
-                await self._give_back(held)
-            elif held.delivery.headers.get(REPLAY_FOR, durable) != durable:
-                await self._answer(held, b"+ACK")
-            elif verdict := self._condemned.pop(held.key, None):
-                await self._bury(held, *verdict)
-            elif held.attempt > self.subscription.retry.attempts:
-                await self._bury(held, EXHAUSTED, None)
+            if self.subscription.batch is None:
+                await self._handling.one(messages[0])
             else:
-                await self._handle(held)
-        except asyncio.CancelledError:
-            await self._give_back(held)
-            raise
-        except Exception as error:
-            self._note(error)
-            _logger.exception("%s: failed; the message comes again", durable, extra=_told(held))
+                await self._handling.many(messages)
         finally:
+            for held in messages:
+                self._done(held)
+
+    def _done(self, held: Held) -> None:
+        if held.pause_seconds is not None and not held.answered:
+            asyncio.get_running_loop().call_later(held.pause_seconds, self._return, held)
+            return
+        over = held.answered and not held.comes_again
+        if over:
+            self._remembered[held.key] = None
+            if len(self._remembered) > _MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+        if self._held.get(held.key) is held:
             del self._held[held.key]
-            self._wake()
+        if self._order is not None:
+            self._order.done(held, over=over)
 
-    async def _handle(self, held: _Held) -> None:
-        """Run the handler, again and again while an outage lasts, and answer accordingly."""
-        policy = self.subscription.retry
-        begun = _now()
-        tries = 0
-        while (error := await self._attempt(held)) is not None:
-            self._note(error)
-            tries += 1
-            if not is_outage(error) or _now() - begun >= policy.patience_seconds:
-                await self._failed(held, error)
-                return
-            _logger.warning("outage: %s", error, extra=_told(held))
-            await self._pause(policy.delay(tries))
-            if self._draining.is_set():
-                await self._give_back(held)
-                return
-        await self._acknowledge(held)
+    def _return(self, held: Held) -> None:
+        """Give a message back whose pause is over."""
+        held.pause_seconds = None
+        self._handling.again(held)
+        self._done(held)
+        self._wake()
 
-    async def _attempt(self, held: _Held) -> Exception | None:
-        """Run the handler once and return what it raised."""
-        deadline = self.subscription.deadline_seconds
-        try:
-            with self._metrics.handling(held.delivery):
-                async with asyncio.timeout(deadline) as timeout:
-                    await self.subscription.handler(held.delivery)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Not we: the handler awaited something that was cancelled.
-            return _chained(RuntimeError("the handler was cancelled from within"), error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
-            if isinstance(error, TimeoutError) and timeout.expired():
-                return _chained(TimeoutError(f"attempt took longer than {deadline} s"), error)
-            return error
-        return None
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._launch()
+        self._wake()
 
-    async def _failed(self, held: _Held, error: Exception) -> None:
-        policy = self.subscription.retry
-        outcome = outcome_of(error)
-        if outcome is Outcome.ACK:
-            await self._acknowledge(held)
-        elif outcome is Outcome.DEAD_LETTER:
-            await self._bury(held, HOPELESS, error)
-        elif held.attempt >= policy.attempts:
-            await self._bury(held, ATTEMPTS_FAILED, error)
-        else:
-            delay = policy.delay(held.attempt)
-            _logger.warning(
-                "attempt failed, next in %.1f s", delay, extra=_told(held), exc_info=error
-            )
-            self._metrics.retried()
-            await self._give_back(held, delay)
+    def _lapsed(self, held: Held) -> bool:
+        """Forget a message that another replica may have by now, and tell whether it is one.
 
-    async def _bury(self, held: _Held, reason: str, error: Exception | None) -> None:
-        """Store the message as a dead letter and, only once it is stored, end it."""
-        try:
-            await self._dead_letters.store(
-                held.delivery,
-                durable=self.subscription.durable,
-                service=self._service,
-                reason=reason,
-                error=error,
-            )
-        except MessageBusError as trouble:
-            self._note(trouble)
-            _logger.exception("dead letter not stored, the message comes again", extra=_told(held))
-            if len(self._condemned) < _MAX_CONDEMNED:
-                self._condemned[held.key] = (reason, error)
-            await self._give_back(held, self.subscription.retry.delay(held.attempt))
-            return
-        _logger.error("dead letter: %s", reason, extra=_told(held), exc_info=error)
-        self._metrics.dead_lettered()
-        await self._answer(held, b"+TERM " + reason.encode())
+        This process stood still, or was cut off, for longer than the server waits.
+        """
+        if _now() - held.sign_at < self.subscription.ack_wait_seconds:
+            return False
+        held.answered = held.comes_again = True
+        self._done(held)
+        return True
 
-    # -- answers -----------------------------------------------------------------------------
-
-    async def _acknowledge(self, held: _Held) -> None:
-        self._metrics.acknowledged()
-        await self._answer(held, b"+ACK")
-
-    async def _give_back(self, held: _Held, delay_seconds: float = 0) -> None:
-        delay = to_json({"delay": int(delay_seconds * 1e9)}) if delay_seconds else b""
-        await self._answer(held, b"-NAK " + delay)
-
-    async def _answer(self, held: _Held, answer: bytes) -> None:
-        """Answer once; what the bus does not take any more comes again by itself."""
-        if held.answered:
-            return
-        held.answered = True
-        try:
-            with translated("answer", subject=held.delivery.subject):
-                await self._bus.client.publish(held.reply, answer)
-        except MessageBusError as error:
-            self._note(error)
-            _logger.warning("%s; the message comes again", error, extra=_told(held))
-
-    async def _show_signs_of_life(self) -> None:
+    async def _keep(self) -> None:
         """Tell the server, three times per `ack_wait`, that the held messages are worked on."""
+        ack_wait = self.subscription.ack_wait_seconds
         while True:
-            await asyncio.sleep(self.subscription.ack_wait_seconds / 3)
+            await asyncio.sleep(ack_wait / _SIGNS)
             for held in list(self._held.values()):
-                if self._bus.connected and not held.answered:
+                # A sign that comes too late would take the message from who has it by now.
+                if self._bus.connected and not held.answered and _now() - held.sign_at < ack_wait:
                     try:
-                        await self._bus.client.publish(held.reply, b"+WPI")
+                        await self._bus.client.publish(held.reply, IN_PROGRESS)
                     except Exception as error:  # noqa: BLE001 - the next sign may get through
                         self._note(error)
+                    else:
+                        held.sign_at = _now()
+            if self._order is not None:
+                self._order.look_for_lost()
 
     # -- ends --------------------------------------------------------------------------------
 
     async def _give_up(self) -> None:
-        """Cancel the handlers, which gives their messages back."""
+        """Cancel the handlers, which gives their messages back, and give back the others."""
         await asyncio.sleep(0)  # a task that is cancelled before it began could give nothing back
         for _ in range(_CANCEL_ROUNDS):
             if not self._tasks:
-                return
+                break
             for task in self._tasks:
                 task.cancel()
             # nats-py may swallow a cancellation while it flushes, and a handler may refuse one.
             await asyncio.wait(self._tasks, timeout=_CANCEL_SECONDS)
-        _logger.error("%s: %d handlers refuse to end", self.subscription.durable, len(self._tasks))
+        else:
+            _logger.error(
+                "%s: %d handlers refuse to end", self.subscription.durable, len(self._tasks)
+            )
+        waiting = [held for held in self._held.values() if held.pause_seconds is not None]
+        for held in waiting:
+            self._return(held)
+        if self._order is not None:
+            self._order.close()
+        unbegun = [held for held in self._held.values() if not held.begun]
+        for held in unbegun:
+            del self._held[held.key]
+        await self._handling.give_back_unspent(unbegun)
+        await self._handling.answers.sent()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless draining begins."""
@@ -426,65 +473,15 @@ class Subscriber:
         self._last_error = f"{type(error).__name__}: {error}"
 
 
-def is_outage(error: BaseException) -> bool:
-    """Tell whether `error` says that a part every message needs is out, for a time."""
-    return (
-        isinstance(error, InfrastructureError)
-        and error.retryable
-        and not isinstance(error, UpstreamServiceError | RequestTimeoutError)
-    )
-
-
-class _Metrics:
-    """The metrics of one subscriber."""
-
-    def __init__(self, service: str, durable: str) -> None:
-        self._labels = (service, durable)
-        self.pending = messages_pending.labels(service, durable)
-        self._in_progress = messages_in_progress.labels(service, durable)
-        self._seconds = message_handling_seconds.labels(service, durable)
-        self._lag = message_lag_seconds.labels(service, durable)
-
-    @contextmanager
-    def handling(self, delivery: Delivery) -> Iterator[None]:
-        if delivery.attempt == 1:
-            lag = datetime.now(UTC) - delivery.published_at
-            self._lag.observe(max(lag.total_seconds(), 0))
-        began = time.perf_counter()
-        try:
-            with self._in_progress.track_inprogress():
-                yield
-        finally:
-            trace = TraceContext.parse(delivery.headers.get("traceparent"))
-            seconds = time.perf_counter() - began
-            self._seconds.observe(seconds, exemplar(trace) if trace else None)
-
-    def acknowledged(self) -> None:
-        messages_handled_total.labels(*self._labels, Outcome.ACK.value).inc()
-
-    def retried(self) -> None:
-        messages_handled_total.labels(*self._labels, Outcome.RETRY.value).inc()
-        messages_retried_total.labels(*self._labels).inc()
-
-    def dead_lettered(self) -> None:
-        messages_handled_total.labels(*self._labels, Outcome.DEAD_LETTER.value).inc()
-        messages_dead_lettered_total.labels(*self._labels).inc()
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _chained(error: Exception, cause: BaseException) -> Exception:
-    error.__cause__ = cause
-    return error
-
-
-def _told(held: _Held) -> dict[str, object]:
-    delivery = held.delivery
-    return {
-        "subject": delivery.subject,
-        "stream": delivery.stream,
-        "sequence": delivery.sequence,
-        "attempt": held.attempt,
-    }

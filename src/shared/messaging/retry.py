@@ -18,6 +18,10 @@ class RetryPolicy:
     an attempt stays open and is run again in its place, for at most `patience_seconds`, before it
     counts as failed.
 
+    A pause of `long_wait_seconds` or more is spent outside of the consumer, as a message schedule
+    of the stream (servers from 2.12 on; before that, inside), so that waiting messages do not keep
+    the server from delivering others.
+
     Raises:
         ValueError: On numbers that make no policy.
     """
@@ -28,6 +32,7 @@ class RetryPolicy:
     max_delay_seconds: float = 60.0
     jitter: float = 0.2
     patience_seconds: float = 3600.0
+    long_wait_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -36,6 +41,8 @@ class RetryPolicy:
             raise ValueError("0 <= first_delay_seconds <= max_delay_seconds must hold")
         if self.factor < 1 or not 0 <= self.jitter <= 1 or self.patience_seconds < 0:
             raise ValueError("factor >= 1, 0 <= jitter <= 1 and patience_seconds >= 0 must hold")
+        if self.long_wait_seconds <= 0:
+            raise ValueError("long_wait_seconds must be more than 0")
 
     def delay(self, attempt: int) -> float:
         """Return the pause in seconds after the failed `attempt` (1 is the first)."""

@@ -29,6 +29,8 @@ from shared.metrics.messaging import (
     messages_pending,
     messages_published_total,
     messages_retried_total,
+    subscriber_circuit_open,
+    subscriber_paused,
 )
 from shared.metrics.outbox import (
     outbox_backlog,
@@ -70,6 +72,8 @@ __all__ = [
     "outbox_relayed_total",
     "record_build",
     "render",
+    "subscriber_circuit_open",
+    "subscriber_paused",
 ]
 
 

@@ -46,3 +46,15 @@ messages_in_progress = Gauge(
     ["service", "subscriber"],
     multiprocess_mode="livesum",
 )
+subscriber_circuit_open = Gauge(
+    "subscriber_circuit_open",
+    "1 while an outage keeps the subscriber from reading, else 0.",
+    ["service", "subscriber"],
+    multiprocess_mode="livemax",
+)
+subscriber_paused = Gauge(
+    "subscriber_paused",
+    "1 while the subscriber is paused, else 0.",
+    ["service", "subscriber"],
+    multiprocess_mode="livemax",
+)

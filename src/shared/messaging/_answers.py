@@ -1,0 +1,94 @@
+"""The answers to the server: acknowledged, give it again, never again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from shared.errors import MessageBusError
+from shared.messaging._gate import API_TIMEOUT_SECONDS, translated
+
+if TYPE_CHECKING:
+    from shared.messaging._held import Held
+    from shared.messaging.bus import Bus
+
+_logger = logging.getLogger(__name__)
+
+ACK = b"+ACK"
+IN_PROGRESS = b"+WPI"
+
+_CONFIRM_TRIES = 3
+
+
+def nak(delay_seconds: float = 0) -> bytes:
+    """Return the answer that asks for the message again, after a pause."""
+    if delay_seconds <= 0:
+        return b"-NAK"
+    return b"-NAK " + to_json({"delay": int(delay_seconds * 1e9)})
+
+
+def term(reason: str) -> bytes:
+    """Return the answer that ends the message."""
+    return b"+TERM " + reason.encode()
+
+
+class Answers:
+    """Sends answers off the path of the handlers, in the order they were given.
+
+    All answers of one turn of the event loop go to the socket together. One that the connection
+    does not take is dropped, and its message comes again: nothing is lost by it.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._waiting: deque[tuple[Held, bytes]] = deque()
+        self._sending: asyncio.Task[None] | None = None
+
+    def give(self, held: Held, answer: bytes) -> None:
+        """Answer once; what follows the first answer is passed over."""
+        if held.answered:
+            return
+        held.answered = True
+        self._waiting.append((held, answer))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
+    async def confirm(self, held: Held) -> None:
+        """Acknowledge, and wait until the server says that it knows.
+
+        Raises:
+            MessageBusError: It did not say so; the message may come again.
+        """
+        if held.answered:
+            return
+        held.answered = True
+        for left in reversed(range(_CONFIRM_TRIES)):
+            try:
+                with translated("acknowledge", subject=held.delivery.subject):
+                    await self._bus.client.request(held.reply, ACK, timeout=API_TIMEOUT_SECONDS)
+            except MessageBusError:
+                if not left:
+                    raise
+            else:
+                return
+
+    async def sent(self) -> None:
+        """Return once everything given was handed to the connection."""
+        while self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                held, answer = self._waiting.popleft()
+                try:
+                    with translated("answer", subject=held.delivery.subject):
+                        await self._bus.client.publish(held.reply, answer)
+                except MessageBusError as error:
+                    _logger.warning("%s; the message comes again", error, extra=held.told())
+        finally:
+            self._sending = None

@@ -1,0 +1,72 @@
+"""The metrics of one subscriber, its labels looked up once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from shared.context import TraceContext
+from shared.errors import Outcome
+from shared.messaging.breaker import Circuit
+from shared.metrics import (
+    exemplar,
+    message_handling_seconds,
+    message_lag_seconds,
+    messages_dead_lettered_total,
+    messages_handled_total,
+    messages_in_progress,
+    messages_pending,
+    messages_retried_total,
+    subscriber_circuit_open,
+    subscriber_paused,
+)
+
+if TYPE_CHECKING:
+    from shared.messaging._held import Held
+
+
+class Measures:
+    """What a subscriber tells of itself."""
+
+    def __init__(self, service: str, durable: str) -> None:
+        labels = (service, durable)
+        self.pending = messages_pending.labels(*labels)
+        self.paused = subscriber_paused.labels(*labels)
+        self.circuit_open = subscriber_circuit_open.labels(*labels)
+        self._in_progress = messages_in_progress.labels(*labels)
+        self._seconds = message_handling_seconds.labels(*labels)
+        self._lag = message_lag_seconds.labels(*labels)
+        self._handled = {
+            outcome: messages_handled_total.labels(*labels, outcome.value) for outcome in Outcome
+        }
+        self._retried = messages_retried_total.labels(*labels)
+        self._dead = messages_dead_lettered_total.labels(*labels)
+
+    def began(self, messages: list[Held]) -> float:
+        """Note that an attempt begins; return what `ended` wants to know of it."""
+        now = time.time()
+        for held in messages:
+            if held.attempt == 1:
+                self._lag.observe(max(now - held.key[1] / 1e9, 0))
+        self._in_progress.inc(len(messages))
+        return time.perf_counter()
+
+    def ended(self, messages: list[Held], began: float) -> None:
+        """Note that the attempt is over."""
+        self._in_progress.dec(len(messages))
+        seconds = time.perf_counter() - began
+        for held in messages:
+            trace = TraceContext.parse(held.delivery.headers.get("traceparent"))
+            self._seconds.observe(seconds, exemplar(trace) if trace else None)
+
+    def done(self, outcome: Outcome) -> None:
+        """Note what became of a message after an attempt."""
+        self._handled[outcome].inc()
+        if outcome is Outcome.RETRY:
+            self._retried.inc()
+        elif outcome is Outcome.DEAD_LETTER:
+            self._dead.inc()
+
+    def circuit(self, state: Circuit) -> None:
+        """Note that the circuit changed."""
+        self.circuit_open.set(state is not Circuit.CLOSED)

@@ -1,0 +1,201 @@
+"""Order per key, over retries and over replicas.
+
+Within this process, `Lanes` keep it. Among replicas, the server gives all messages to one of them,
+the one that has the pin (ADR-42). When the pin comes to us, another replica may have died, or lost
+its connection, with messages in hand. They come to us too, but only after `ack_wait`, and later
+messages of their keys may come before. So nothing is begun until all that is not acknowledged is
+here: as many messages as the server says are pending. A replica that lost the pin gives back what
+it has not begun, and finishes what it has; for that we wait as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from shared.errors import MessageBusError
+from shared.messaging._gate import translated
+from shared.messaging._lanes import Lanes
+from shared.messaging.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shared.messaging._held import Held, Key
+    from shared.messaging.bus import Bus
+    from shared.messaging.delivery import Delivery
+    from shared.messaging.subscription import Subscription
+
+_logger = logging.getLogger(__name__)
+
+# How soon to look again whether everything pending is here.
+_LOOK_AGAIN = RetryPolicy(first_delay_seconds=0.01, max_delay_seconds=0.5)
+
+# A message given back comes again at once; after so many times `ack_wait` it is looked for.
+_LOST_AFTER = 2.0
+
+
+class InOrder:
+    """Messages of one key one after the other, as the stream has them; others at the same time.
+
+    Args:
+        bus: asked what is pending.
+        subscription: whose.
+        order_by: the key of a message, None for a message that has none.
+        held: all messages in hand.
+        ready: called when messages became ready by waiting.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        subscription: Subscription,
+        order_by: Callable[[Delivery], str | None],
+        *,
+        held: Mapping[Key, Held],
+        ready: Callable[[], None],
+    ) -> None:
+        self.pin: str | None = None
+        self._bus = bus
+        self._subscription = subscription
+        self._order_by = order_by
+        self._held = held
+        self._on_ready = ready
+        self._lanes = Lanes()
+        self._ready: deque[Held] = deque()
+        self._away: dict[Key, tuple[str | None, float]] = {}
+        self._gathered = True
+        self._gathering: asyncio.Task[None] | None = None
+
+    def add(self, held: Held) -> None:
+        """Take a message in at its place."""
+        self._away.pop(held.key, None)
+        try:
+            held.lane = self._order_by(held.delivery)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
+            held.trouble = error
+        if held.lane is None:
+            self._ready.append(held)
+            return
+        self._lanes.enter(held.lane, held.key)
+        if self._gathered and self._lanes.is_head(held.lane, held.key):
+            self._ready.append(held)
+
+    def take(self, *, at_once: bool) -> list[Held]:
+        """Return the next message that may begin; nothing if there is none."""
+        del at_once
+        while self._ready:
+            held = self._ready.popleft()
+            # It may have been given back meanwhile, or something older of its key came after it.
+            if self._may_begin(held):
+                return [held]
+        return []
+
+    def done(self, held: Held, *, over: bool) -> None:
+        """Let the next one of its key go; unless the message comes again, then that one waits."""
+        if not over:
+            self._away[held.key] = (held.lane, _now())
+        elif held.lane is not None:
+            self._leave_lane(held.lane, held.key)
+
+    def drop(self, key: Key) -> None:
+        """Let a message go that was away and needs no handling any more."""
+        lane, _ = self._away.pop(key, (None, 0))
+        if lane is not None:
+            self._leave_lane(lane, key)
+            self._on_ready()
+
+    def leave(self, *, pinned: bool) -> list[Held]:
+        """Return what is not begun, to be given back; begin nothing before a pin comes to us.
+
+        Where there are no pins, the server gives one message at a time, and nothing is waited for.
+        """
+        self.pin = None
+        self._gathered = not pinned
+        self._forget_away()
+        unbegun = [held for held in self._held.values() if not held.begun and not held.answered]
+        for held in unbegun:
+            if held.lane is not None:
+                self._lanes.leave(held.lane, held.key)
+        self._ready.clear()
+        return unbegun
+
+    def pinned_as(self, pin: str | None) -> None:
+        """Note the pin that a message came with: if it is a new one, gather first."""
+        if pin is not None and pin != self.pin:
+            self.pin = pin
+            self._gather()
+
+    def look_for_lost(self) -> None:
+        """Gather anew if a message that should have come again did not: it may be gone for good."""
+        patience = _LOST_AFTER * self._subscription.ack_wait_seconds + 1
+        if any(_now() - since > patience for _, since in self._away.values()):
+            _logger.warning("%s: a message did not come again", self._subscription.durable)
+            self._gather()
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._gathered = False
+        self._ready.clear()
+        if self._gathering is not None:
+            self._gathering.cancel()
+
+    def _may_begin(self, held: Held) -> bool:
+        if held.begun or held.answered:
+            return False
+        if held.lane is None:
+            return True
+        return self._gathered and self._lanes.is_head(held.lane, held.key)
+
+    def _leave_lane(self, lane: str, key: Key) -> None:
+        head = self._lanes.leave(lane, key)
+        if (
+            head is not None
+            and (held := self._held.get(head)) is not None
+            and self._may_begin(held)
+        ):
+            self._ready.append(held)
+
+    def _forget_away(self) -> None:
+        for key, (lane, _) in self._away.items():
+            if lane is not None:
+                self._lanes.leave(lane, key)
+        self._away.clear()
+
+    def _gather(self) -> None:
+        self._gathered = False
+        # What we gave back ourselves is pending as well: it is waited for like the rest.
+        self._forget_away()
+        if self._gathering is None or self._gathering.done():
+            self._gathering = asyncio.create_task(self._wait_for_all())
+
+    async def _wait_for_all(self) -> None:
+        looks = 0
+        while not await self._all_here():
+            looks += 1
+            await asyncio.sleep(_LOOK_AGAIN.delay(looks))
+        self._gathered = True
+        for key in self._lanes.heads():
+            if (held := self._held.get(key)) is not None and self._may_begin(held):
+                self._ready.append(held)
+        self._on_ready()
+
+    async def _all_here(self) -> bool:
+        subscription = self._subscription
+        try:
+            with translated("look up consumer", stream=subscription.stream):
+                info = await self._bus.js.consumer_info(
+                    subscription.stream or "", subscription.durable
+                )
+        except MessageBusError:
+            return False
+        floor = 0 if info.ack_floor is None else info.ack_floor.stream_seq
+        # What is acknowledged elsewhere is pending no more, whoever has it in hand.
+        ours = sum(not held.answered and held.key[0] > floor for held in list(self._held.values()))
+        return (info.num_ack_pending or 0) <= ours + len(self._away)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,291 @@
+"""Order per key, over retries, reconnections and replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.errors import ValidationError
+from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, Subscription
+from shared.messaging._lanes import Lanes
+
+from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shared.dev import NatsServer
+
+SERVICE = Path(__file__).with_name("ordered_service.py")
+
+
+def key(delivery: Delivery) -> str | None:
+    """Return the letters before the number: `a7` belongs to `a`."""
+    return delivery.body.decode().rstrip("0123456789") or None
+
+
+def bodies(keys: str, count: int) -> list[bytes]:
+    return [f"{k}{n}".encode() for n in range(count) for k in keys]
+
+
+async def publish(bus: Bus, texts: Iterable[bytes]) -> None:
+    await bus.publisher.publish_all(
+        [message(0, body=text).__class__(SUBJECT, text, {}, text.decode()) for text in texts]
+    )
+
+
+def by_key(seen: Iterable[bytes]) -> dict[str, list[int]]:
+    """Return the numbers of each key, each at its first time."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for text in dict.fromkeys(seen):
+        letters = text.decode().rstrip("0123456789")
+        found[letters].append(int(text.decode()[len(letters) :]))
+    return found
+
+
+async def test_messages_of_one_key_are_handled_one_at_a_time_and_in_order(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+    running: set[str | None] = set()
+    together = 0
+
+    async def handler(delivery: Delivery) -> None:
+        nonlocal together
+        assert key(delivery) not in running
+        running.add(key(delivery))
+        together = max(together, len(running))
+        await asyncio.sleep(random.random() / 200)
+        running.remove(key(delivery))
+        seen.append(delivery.body)
+
+    subscribers.start(bus, handler, order_by=key, concurrency=4)
+    sent = bodies("abcdef", 40)
+    await publish(bus, sent)
+    await eventually(lambda: len(seen) == len(sent))
+    assert by_key(seen) == {k: list(range(40)) for k in "abcdef"}
+    assert together == 4
+    assert await DeadLetters(bus).list() == []
+
+
+async def test_a_message_that_waits_for_its_retry_holds_back_its_key_and_no_other(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+    failing = True
+
+    async def handler(delivery: Delivery) -> None:
+        if delivery.body == b"a0" and failing:
+            raise RuntimeError("not yet")
+        seen.append(delivery.body)
+
+    retry = RetryPolicy(attempts=1000, first_delay_seconds=0.05, max_delay_seconds=0.05)
+    subscribers.start(bus, handler, order_by=key, concurrency=1, retry=retry)
+    await publish(bus, bodies("ab", 30))
+    await eventually(lambda: len(seen) == 30)
+    assert by_key(seen) == {"b": list(range(30))}
+    failing = False
+    await eventually(lambda: len(seen) == 60)
+    assert by_key(seen)["a"] == list(range(30))
+
+
+async def test_a_message_that_comes_again_finds_a_place_though_its_key_took_them_all(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        if delivery.body in {b"a0", b"a300"} and delivery.attempt < 3:
+            raise RuntimeError("again")
+        seen.append(delivery.body)
+
+    # More of one key than are looked ahead: whatever is held waits for the one that failed.
+    await publish(bus, bodies("a", 600))
+    subscribers.start(bus, handler, order_by=key, concurrency=2, retry=QUICK)
+    await eventually(lambda: len(seen) == 600)
+    assert by_key(seen)["a"] == list(range(600))
+
+
+async def test_a_dead_letter_lets_the_next_of_its_key_go_on(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        if delivery.body == b"a1":
+            raise RuntimeError("always")
+        if delivery.body == b"a3":
+            raise ValidationError("hopeless")
+        seen.append(delivery.body)
+
+    subscribers.start(bus, handler, order_by=key)
+    await publish(bus, bodies("a", 6))
+    await eventually(lambda: len(seen) == 4)
+    assert by_key(seen)["a"] == [0, 2, 4, 5]
+    assert {letter.body for letter in await DeadLetters(bus).list()} == {b"a1", b"a3"}
+
+
+async def test_a_key_that_cannot_be_told_is_a_failure_of_its_message_alone(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    def fragile(delivery: Delivery) -> str | None:
+        if delivery.body == b"a1":
+            raise KeyError("merchant_id")
+        return key(delivery)
+
+    subscribers.start(bus, handler, order_by=fragile)
+    await publish(bus, [*bodies("a", 3), b"7"])
+    (letter,) = await eventually(DeadLetters(bus).list)
+    await eventually(lambda: len(seen) == 3)
+    assert (letter.body, letter.error_type) == (b"a1", "builtins.KeyError")
+
+
+async def test_order_holds_over_a_killed_server(
+    own_bus: Bus, own_nats_server: NatsServer, own_subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        await asyncio.sleep(0.002)
+        seen.append(delivery.body)
+
+    sent = bodies("abc", 150)
+    await publish(own_bus, sent)
+    own_subscribers.start(own_bus, handler, order_by=key, ack_wait_seconds=1)
+    await eventually(lambda: len(seen) > 60)
+    await own_nats_server.kill()
+    await own_nats_server.restart()
+    await eventually(lambda: len(set(seen)) == len(sent))
+    assert by_key(seen) == {k: list(range(150)) for k in "abc"}
+
+
+async def test_a_drained_replica_hands_over_at_once_and_in_order(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        await asyncio.sleep(0.001)
+        seen.append(delivery.body)
+
+    # An hour would pass before the server gave what is not handed over to the other.
+    first = subscribers.start(bus, handler, order_by=key, ack_wait_seconds=3600)
+    sent = bodies("abc", 200)
+    await publish(bus, sent)
+    await eventually(lambda: len(seen) > 50)
+    subscribers.start(bus, handler, order_by=key, ack_wait_seconds=3600)
+    await first.drain(5)
+    await eventually(lambda: len(seen) == len(sent))
+    assert by_key(seen) == {k: list(range(200)) for k in "abc"}
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+async def test_order_holds_when_a_replica_dies_or_stands_still(
+    bus: Bus, tmp_path: Path, fault: signal.Signals
+) -> None:
+    history = tmp_path / "history.jsonl"
+    replicas = [await _replica(bus, history, name) for name in ("one", "two")]
+    try:
+        sent = bodies("abcde", 60)
+        await publish(bus, sent)
+
+        def lines() -> list[tuple[str, str]]:
+            text = history.read_text() if history.exists() else ""
+            return [tuple(json.loads(line)) for line in text.splitlines()]
+
+        await eventually(lambda: len(lines()) > 40)
+        (worker,) = {who for who, _ in lines()}
+        replicas[0 if worker == "one" else 1].send_signal(fault)
+        at_fault = len(lines())
+        await eventually(lambda: len({what for _, what in lines()}) == len(sent))
+        if fault is signal.SIGSTOP:
+            replicas[0 if worker == "one" else 1].send_signal(signal.SIGCONT)
+            await asyncio.sleep(1)
+        assert by_key(what.encode() for _, what in lines()) == {
+            k: list(range(60)) for k in "abcde"
+        }
+        assert {who for who, _ in lines()[at_fault + 1 :]} >= {
+            "two" if worker == "one" else "one"
+        }
+        # What was handled twice was in hand at the fault: at most one of each key.
+        assert len(lines()) - len(sent) <= 5
+    finally:
+        for process in replicas:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def _replica(bus: Bus, history: Path, name: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SERVICE), *bus.settings.servers, str(history), name,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"running\n"
+    return process
+
+
+async def test_an_older_server_keeps_the_order_one_at_a_time(
+    bus: Bus,
+    subscribers: Subscribers,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("shared.messaging._consumer._PINNED_SINCE", (99, 0))
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        if delivery.attempt == 1 and delivery.body == b"a3":
+            raise RuntimeError("again")
+        seen.append(delivery.body)
+
+    await publish(bus, bodies("ab", 20))
+    for _ in range(2):
+        subscribers.start(bus, handler, order_by=key)
+    await eventually(lambda: len(seen) == 40)
+    assert by_key(seen) == {k: list(range(20)) for k in "ab"}
+    assert "older than 2.11" in caplog.text
+
+
+def test_only_the_oldest_of_a_lane_is_its_head() -> None:
+    lanes = Lanes()
+    for sequence in (5, 3, 9, 3):
+        lanes.enter("a", (sequence, 0))
+    lanes.enter("b", (4, 0))
+    assert sorted(lanes.heads()) == [(3, 0), (4, 0)]
+    assert lanes.leave("a", (5, 0)) == (3, 0)
+    assert lanes.leave("a", (3, 0)) == (9, 0)
+    assert lanes.leave("a", (9, 0)) is None
+    assert list(lanes.heads()) == [(4, 0)]
+
+
+async def test_batch_and_order_are_refused_together() -> None:
+    from shared.messaging import BatchPolicy
+
+    async def handle(_: object) -> None:
+        pass
+
+    with pytest.raises(ValueError, match="leave batch out"):
+        Subscription(
+            SUBJECT,
+            "tests",
+            handle,
+            stream="TESTS",
+            order_by=key,
+            batch=BatchPolicy(),
+            handle_batch=handle,
+        )
