@@ -31,6 +31,7 @@ def members(count: int, length: int = 5) -> list[str]:
         ("fw529a3039@dt=FfAC,0a-_*/=~!", "fw529a3039@dt=FfAC,0a-_*/=~!"),
         (["foo=1", "", "bar=2,baz=3"], "foo=1,bar=2,baz=3"),
         ("z" * 256 + "=1", "z" * 256 + "=1"),
+        ("t" * 241 + "@" + "v" * 14 + "=1", "t" * 241 + "@" + "v" * 14 + "=1"),
         ("k=" + "v" * 256, "k=" + "v" * 256),
         (",".join(members(32)), ",".join(members(32))),
     ],
@@ -51,6 +52,12 @@ def test_a_good_list_is_passed_on_in_its_order(
         pytest.param("FOO=1", id="upper case key"),
         pytest.param("_foo=1", id="key starts with a sign"),
         pytest.param("@foo=1", id="no tenant"),
+        pytest.param("foo@=1", id="no system"),
+        pytest.param("foo@1=1", id="system starts with a digit"),
+        pytest.param("foo@@bar=1", id="two at signs"),
+        pytest.param("foo@bar@baz=1", id="two systems"),
+        pytest.param("t" * 242 + "@v=1", id="long tenant"),
+        pytest.param("t@" + "v" * 15 + "=1", id="long system"),
         pytest.param("foo=1=2", id="two equal signs"),
         pytest.param("foo=ünlaut", id="not ASCII"),
         pytest.param("foo=a\r\nX-Evil: 1", id="header injection"),
@@ -78,7 +85,7 @@ def test_of_a_long_list_the_large_members_go_first_then_the_last() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.from_regex(r"[a-z0-9][a-z0-9_*/@-]{0,40}", fullmatch=True),
+            st.from_regex(r"[a-z0-9][a-z0-9_*/-]{0,40}(@[a-z][a-z0-9_*/-]{0,13})?", fullmatch=True),
             st.from_regex(r"[ -+\--<>-~]{0,40}[!-+\--<>-~]", fullmatch=True),
         ),
         max_size=32,

@@ -15,8 +15,10 @@ _MAX_MEMBERS = 32  # Section 3.3.1.2.
 _MAX_LENGTH = 512  # Section 3.3.1.5: at least so much has to be passed on; here it is the limit.
 _LARGE_MEMBER = 128
 
-# Sections 3.3.1.3.1 and 3.3.1.3.2; the key as level 2 has it, which takes all keys of level 1.
-_KEY = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}")
+# Sections 3.3.1.3.1 and 3.3.1.3.2. Level 2 lets a key begin with a digit and hold an "@" anywhere.
+# The first is taken; of the second only what level 1 knows, a tenant of up to 241 characters and a
+# system of up to 14, since a receiver of level 1 drops the whole header for any other.
+_KEY = re.compile(r"[a-z0-9](?:[a-z0-9_*/-]{0,255}|[a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})")
 _VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 
 
