@@ -12,14 +12,18 @@ from shared.dev.process import Process, ProcessError
 from shared.dev.server import Server
 from shared.dev.service_process import ServiceProcess
 from shared.dev.smtp_sink import Mail, SmtpSink
+from shared.dev.tcp_proxy import Lane, ProxiedConnection, TcpProxy
 
 __all__ = [
+    "Lane",
     "Mail",
     "NatsServer",
     "PostgresServer",
     "Process",
     "ProcessError",
+    "ProxiedConnection",
     "Server",
     "ServiceProcess",
     "SmtpSink",
+    "TcpProxy",
 ]
