@@ -68,9 +68,7 @@ async def test_poison_in_a_batch_neither_blocks_nor_buries_the_others(
         handled.extend(delivery.body for delivery in deliveries)
 
     await bus.publisher.publish_all([message(n) for n in range(10)])
-    subscribers.start(
-        bus, one, batch=BatchPolicy(size=10, wait_seconds=0.1), handle_batch=together
-    )
+    subscribers.start(bus, one, batch=BatchPolicy(size=10, wait_seconds=0.1), handle_batch=together)
     (letter,) = await eventually(DeadLetters(bus).list)
     assert letter.body == b"3"
     await eventually(lambda: len(handled) == 9)
@@ -156,9 +154,7 @@ async def test_an_outage_stops_the_reading_until_one_message_gets_through(
         done.append(delivery.body)
 
     patient = RetryPolicy(attempts=2, first_delay_seconds=0.2, max_delay_seconds=0.2, jitter=0)
-    subscriber = subscribers.start(
-        bus, handler, concurrency=8, retry=patient, outage_threshold=3
-    )
+    subscriber = subscribers.start(bus, handler, concurrency=8, retry=patient, outage_threshold=3)
     await bus.publisher.publish_all([message(n) for n in range(40)])
     await eventually(lambda: subscriber.status.circuit is Circuit.OPEN)
     assert _gauge("subscriber_circuit_open") == 1

@@ -214,12 +214,8 @@ async def test_order_holds_when_a_replica_dies_or_stands_still(
         if fault is signal.SIGSTOP:
             replicas[0 if worker == "one" else 1].send_signal(signal.SIGCONT)
             await asyncio.sleep(1)
-        assert by_key(what.encode() for _, what in lines()) == {
-            k: list(range(60)) for k in "abcde"
-        }
-        assert {who for who, _ in lines()[at_fault + 1 :]} >= {
-            "two" if worker == "one" else "one"
-        }
+        assert by_key(what.encode() for _, what in lines()) == {k: list(range(60)) for k in "abcde"}
+        assert {who for who, _ in lines()[at_fault + 1 :]} >= {"two" if worker == "one" else "one"}
         # What was handled twice was in hand at the fault: at most one of each key.
         assert len(lines()) - len(sent) <= 5
     finally:
@@ -231,7 +227,11 @@ async def test_order_holds_when_a_replica_dies_or_stands_still(
 
 async def _replica(bus: Bus, history: Path, name: str) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(SERVICE), *bus.settings.servers, str(history), name,
+        sys.executable,
+        str(SERVICE),
+        *bus.settings.servers,
+        str(history),
+        name,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

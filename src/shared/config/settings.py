@@ -62,6 +62,9 @@ class ApiSettings(Section):
     """Whether `GET <prefix>/info` is served; unless set, everywhere but in prod."""
     log_level: bool | None = None
     """Whether `<prefix>/log-level` is served; unless set, everywhere but in prod."""
+    subscribers: bool | None = None
+    """Whether `<prefix>/subscribers` is served, which pauses and resumes them; unless set,
+    everywhere but in prod."""
 
 
 class DatabaseSettings(Section):

@@ -32,6 +32,7 @@ from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
 from shared.metrics import record_build
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
+from shared.service.subscribers import create_subscribers_router
 from shared.service.workers import Workers
 from shared.tracing import configure_tracing
 
@@ -227,6 +228,10 @@ class Application(Generic[S]):
             retry=handler.retry,
             ack_wait_seconds=handler.ack_wait_seconds,
             deadline_seconds=handler.deadline_seconds,
+            order_by=handler.key_of if handler.order_by is not None else None,
+            batch=handler.batch,
+            handle_batch=runner.batch if handler.batch is not None else None,
+            double_ack=handler.double_ack,
         )
         return Subscriber(self.bus, subscription, service=self.service.name)
 
@@ -258,6 +263,9 @@ class Application(Generic[S]):
             configuration=self.configuration,
         )
         app.include_router(operations, prefix=api.prefix)
+        if api.subscribers or (api.subscribers is None and self.settings.environment != "prod"):
+            subscribers = create_subscribers_router(lambda: self._subscribers)
+            app.include_router(subscribers, prefix=api.prefix)
         app.include_router(service.router, prefix=api.prefix)
         install_exception_handlers(app)
         install_service_identity(app, self.settings.service_auth, service=service.name)

@@ -8,6 +8,9 @@ A handler is an async function. What it is given is decided by the annotations o
 - ``Envelope``, ``Context``: the message's envelope and the context bound while it is handled;
 - any other type: the object a provider of the service provides.
 
+A handler of batches is given lists instead: ``list[Payload]``, ``list[Envelope]``,
+``list[Delivery]``, all in the same order, and one ``UnitOfWork`` for all of them.
+
 A handler that returns acknowledges its message, after its transaction committed. What an error
 does is looked up in ``shared.errors.outcome_of``: retry with the policy's delay, or dead letter.
 A handler without a ``UnitOfWork`` runs at least once and must bear being repeated.
@@ -18,17 +21,19 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_type_hints
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from shared.context import Context, bind, current
 from shared.delivery import Inbox, UnitOfWork
 from shared.events import Contract, Envelope, context_from_message
-from shared.messaging import Delivery, RetryPolicy
+from shared.messaging import BatchPolicy, Delivery, RetryPolicy
 from shared.service.declaration import DeclarationError
 from shared.tracing import span
 
@@ -40,6 +45,7 @@ __all__ = ["Handler", "HandlerRunner"]
 _logger = logging.getLogger(__name__)
 
 HandlerFunction = Callable[..., Awaitable[None]]
+OrderBy = str | Callable[[Any], object]
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
 
 
@@ -54,6 +60,9 @@ class Handler:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     ack_wait_seconds: float = 30.0
     deadline_seconds: float | None = None
+    order_by: OrderBy | None = None
+    batch: BatchPolicy | None = None
+    double_ack: bool = False
     needs: Mapping[str, type[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -67,12 +76,15 @@ class Handler:
         retry: RetryPolicy | None = None,
         ack_wait_seconds: float = 30.0,
         deadline_seconds: float | None = None,
+        order_by: OrderBy | None = None,
+        batch: BatchPolicy | None = None,
+        double_ack: bool = False,
     ) -> Handler:
         """Read a handler from its function.
 
         Raises:
-            DeclarationError: not an async function, a parameter without annotation, or a payload
-                model that is not the contract's.
+            DeclarationError: not an async function, a parameter without annotation, a payload
+                model that is not the contract's, or options that do not fit it.
         """
         label = getattr(function, "__qualname__", repr(function))
         if not inspect.iscoroutinefunction(function):
@@ -88,6 +100,8 @@ class Handler:
                     f"handler {label}: {parameter} is {kind.__name__}, but {contract.subject} "
                     f"carries {contract.payload.__name__}"
                 )
+        _check_batch(label, contract, set(hints.values()), batch)
+        _check_order(label, contract, order_by, batch)
         return cls(
             contract=contract,
             function=function,
@@ -96,6 +110,9 @@ class Handler:
             retry=retry or RetryPolicy(),
             ack_wait_seconds=ack_wait_seconds,
             deadline_seconds=deadline_seconds,
+            order_by=order_by,
+            batch=batch,
+            double_ack=double_ack,
             needs=hints,
         )
 
@@ -110,13 +127,79 @@ class Handler:
 
     def provided_types(self) -> set[type[Any]]:
         """Return the types it needs that do not come with the message."""
-        return set(self.needs.values()) - {
-            self.contract.payload,
-            Envelope,
-            Context,
-            Delivery,
-            UnitOfWork,
-        }
+        single = {self.contract.payload, Envelope, Delivery}
+        lists = {_list_of(kind) for kind in single}
+        given = {*(lists if self.batch else single), Context, UnitOfWork}
+        return {kind for kind in self.needs.values() if kind not in given}
+
+    def key_of(self, delivery: Delivery) -> str | None:
+        """Return the key that orders a delivery's message; None if it has none.
+
+        Raises:
+            EnvelopeError: ``order_by`` is a function, and the body is no envelope.
+            pydantic.ValidationError: it is one, and the payload does not fit the contract.
+            Exception: what it raises.
+        """
+        if isinstance(self.order_by, str):
+            return _field(delivery.body, self.order_by.split("."))
+        if self.order_by is None:
+            return None
+        key = self.order_by(self.contract.read(Envelope.decode(delivery.body)))
+        return None if key is None else str(key)
+
+
+def _list_of(kind: object) -> object:
+    return GenericAlias(list, (kind,))
+
+
+def _field(body: bytes, path: Sequence[str]) -> str | None:
+    """Return a field of the payload as text; what is no envelope has no key and fails later."""
+    try:
+        value = from_json(body)["payload"]
+        for name in path:
+            value = value[name]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return None if value is None else str(value)
+
+
+def _check_batch(
+    label: str, contract: Contract[Any], kinds: set[type[Any]], batch: BatchPolicy | None
+) -> None:
+    """Refuse single messages for a handler of batches, and lists for any other."""
+    message: set[object] = {contract.payload, Envelope, Delivery}
+    singles = [kind.__name__ for kind in kinds if kind in message]
+    lists = [
+        f"list[{get_args(kind)[0].__name__}]"
+        for kind in kinds
+        if get_origin(kind) is list and get_args(kind)[0] in message
+    ]
+    if batch is not None and singles:
+        raise DeclarationError(
+            f"handler {label} takes batches: annotate list[{singles[0]}], not {singles[0]}"
+        )
+    if batch is None and lists:
+        raise DeclarationError(
+            f"handler {label} takes {lists[0]}: declare it with batch=BatchPolicy(...)"
+        )
+
+
+def _check_order(
+    label: str, contract: Contract[Any], order_by: OrderBy | None, batch: BatchPolicy | None
+) -> None:
+    if order_by is not None and batch is not None:
+        raise DeclarationError(
+            f"handler {label}: order_by and batch exclude each other; "
+            "with order_by, leave batch out"
+        )
+    if isinstance(order_by, str):
+        fields = contract.payload.model_fields
+        names = set(fields) | {field.alias for field in fields.values() if field.alias}
+        if order_by.split(".")[0] not in names:
+            raise DeclarationError(
+                f"handler {label}: order_by={order_by!r} is no field of "
+                f"{contract.payload.__name__}; it has {', '.join(sorted(fields))}"
+            )
 
 
 def _is_other_payload(kind: type[Any], contract: Contract[Any]) -> bool:
@@ -175,6 +258,10 @@ class HandlerRunner:
             pydantic.ValidationError: the payload does not fit the contract.
             Exception: whatever the handler raises; its transaction is rolled back.
         """
+        if self._handler.batch is not None:
+            await self.batch([delivery])
+            return
+        handler, contract = self._handler, self._handler.contract
         envelope = Envelope.decode(delivery.body)
         context = context_from_message(envelope, delivery.headers, self._service)
         with (
@@ -188,13 +275,13 @@ class HandlerRunner:
                 attempt=delivery.attempt,
             ),
         ):
-            message: dict[type[Any], object] = {
-                self._handler.contract.payload: self._handler.contract.read(envelope),
+            message: dict[object, object] = {
+                contract.payload: contract.read(envelope),
                 Envelope: envelope,
                 Context: current(),
                 Delivery: delivery,
             }
-            if self._unit_of_work is None or not self._handler.transactional:
+            if self._unit_of_work is None or not handler.transactional:
                 await self._call(message)
                 return
             async with self._unit_of_work() as uow:
@@ -203,7 +290,51 @@ class HandlerRunner:
                 else:
                     _logger.info("already handled", extra={"event_id": envelope.event_id})
 
-    async def _call(self, message: Mapping[type[Any], object]) -> None:
+    async def batch(self, deliveries: Sequence[Delivery]) -> None:
+        """Handle deliveries together; those whose effect is committed already are left out.
+
+        One transaction holds the effect of all, and is rolled back for all. If none is left, the
+        handler is not called.
+
+        Raises:
+            EnvelopeError, pydantic.ValidationError, Exception: as for one; of any member.
+        """
+        contract = self._handler.contract
+        envelopes = [Envelope.decode(delivery.body) for delivery in deliveries]
+        payloads = [contract.read(envelope) for envelope in envelopes]
+        members = list(zip(payloads, envelopes, deliveries, strict=True))
+        with (
+            bind(Context.start(service=self._service)),
+            span(
+                f"handle batch {contract.subject}",
+                kind="consumer",
+                subscriber=self._durable,
+                messages=len(members),
+                event_ids=[envelope.event_id for envelope in envelopes],
+            ),
+        ):
+            if self._unit_of_work is None or not self._handler.transactional:
+                await self._call(self._lists(members))
+                return
+            async with self._unit_of_work() as uow:
+                inbox = Inbox(uow.session)
+                fresh = [
+                    member
+                    for member in members
+                    if await inbox.accept(self._durable, member[1].event_id)
+                ]
+                if fresh:
+                    await self._call({**self._lists(fresh), UnitOfWork: uow})
+
+    def _lists(self, members: Sequence[tuple[object, Envelope, Delivery]]) -> dict[object, object]:
+        return {
+            _list_of(self._handler.contract.payload): [payload for payload, _, _ in members],
+            _list_of(Envelope): [envelope for _, envelope, _ in members],
+            _list_of(Delivery): [delivery for _, _, delivery in members],
+            Context: current(),
+        }
+
+    async def _call(self, message: Mapping[object, object]) -> None:
         await self._handler.function(
             **{
                 parameter: message[kind] if kind in message else self._provisions.get(kind)

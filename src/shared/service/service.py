@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 from shared.config import ServiceSettings, explain, load_settings
 from shared.service.application import Application
 from shared.service.declaration import DeclarationError
-from shared.service.handlers import Handler, HandlerFunction
+from shared.service.handlers import Handler, HandlerFunction, OrderBy
 from shared.service.providers import Provider
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.events import Contract
-    from shared.messaging import RetryPolicy
+    from shared.messaging import BatchPolicy, RetryPolicy
 
 __all__ = ["Service"]
 
@@ -93,6 +93,9 @@ class Service(Generic[S]):
         retry: RetryPolicy | None = None,
         ack_wait_seconds: float = 30.0,
         deadline_seconds: float | None = None,
+        order_by: OrderBy | None = None,
+        batch: BatchPolicy | None = None,
+        double_ack: bool = False,
     ) -> Callable[[F], F]:
         """Declare the decorated async function as the handler of ``contract``.
 
@@ -106,9 +109,19 @@ class Service(Generic[S]):
                 message to another replica: the delay after a crash, no bound on the handler, for
                 whom signs are sent.
             deadline_seconds: one attempt may take this long; then it is cancelled and retried.
+            order_by: a field of the payload (``merchant_id``, ``order.customer``), or a function
+                of the payload that returns the key. Messages of one key are handled one at a time
+                and in order, over retries and replicas; of all replicas, one works at a time.
+                Messages whose key is null or missing have no order.
+            batch: give the handler lists of so many messages; ``concurrency`` counts batches then.
+                If a batch fails, its messages are given one by one, in lists of one.
+            double_ack: count a message as handled only once the server has confirmed its
+                acknowledgement. Worth its round trip where an effect cannot bear being repeated
+                and has no transaction to be in.
 
         Raises:
-            DeclarationError: the function cannot be a handler, or the name is taken.
+            DeclarationError: the function cannot be a handler, the name is taken, or options
+                exclude each other.
         """
 
         def declare(function: F) -> F:
@@ -120,6 +133,9 @@ class Service(Generic[S]):
                 retry=retry,
                 ack_wait_seconds=ack_wait_seconds,
                 deadline_seconds=deadline_seconds,
+                order_by=order_by,
+                batch=batch,
+                double_ack=double_ack,
             )
             if any(other.name == handler.name for other in self.handlers):
                 raise DeclarationError(
