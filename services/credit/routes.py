@@ -11,7 +11,13 @@ from sqlalchemy import func, select
 
 from services.credit.models import Account, EntryKind, LedgerEntry, OrderLine
 from services.credit.settings import CreditRules, CreditSettings
-from shared.api import ApiResponse, PaginationDep, paginated_response, success_response
+from shared.api import (
+    ApiResponse,
+    PaginationDep,
+    paginated_response,
+    raises,
+    success_response,
+)
 from shared.errors import NotFoundError
 from shared.service import Provided, UnitOfWorkDep
 
@@ -60,6 +66,7 @@ class EntryView(BaseModel):
 
 
 @router.get("/{merchant_id}")
+@raises(NotFoundError)
 async def read_account(
     merchant_id: UUID,
     uow: UnitOfWorkDep,
@@ -83,6 +90,7 @@ async def read_account(
 
 
 @router.get("/{merchant_id}/ledger")
+@raises(NotFoundError)
 async def read_ledger(
     merchant_id: UUID, uow: UnitOfWorkDep, page: PaginationDep, request: Request
 ) -> ApiResponse[list[EntryView]]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.webhook import shopify
 from services.webhook.models import DeliveryStatus, WebhookDelivery
 from services.webhook.settings import WebhookSettings
-from shared.api import ApiResponse, success_response
+from shared.api import ApiResponse, raises, success_response
 from shared.database import Database
 from shared.errors import UnauthorizedError, ValidationError
 from shared.idempotency import idempotency_key
@@ -33,7 +33,22 @@ class Receipt(BaseModel):
     event_id: str | None = None
 
 
-@router.post("/shopify/{topic:path}", status_code=status.HTTP_202_ACCEPTED)
+@router.post(
+    "/shopify/{topic:path}",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={
+        200: {"description": "It was taken before", "model": ApiResponse[Receipt]},
+    },
+    # The route reads the bytes that were signed, so FastAPI does not know of a body.
+    openapi_extra={
+        "requestBody": {
+            "description": "The webhook as Shopify signed it.",
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    },
+)
+@raises(UnauthorizedError, ValidationError)
 async def receive(
     topic: Annotated[str, Path(max_length=128)],
     request: Request,

@@ -77,7 +77,7 @@ def _read(head: str) -> tuple[str, str, str, list[str]]:
     parts = TRACEPARENT.fullmatch(traceparent)
     assert parts, traceparent
     members = tracestate[0].split(",") if tracestate else []
-    return (*parts.groups(), members)
+    return parts[1], parts[2], parts[3], members
 
 
 # -- traceparent ---------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ from shared.api.models import (
     Pagination,
     T,
 )
-from shared.api.openapi import error_responses
-from shared.api.operations import create_operations_router
+from shared.api.openapi import error_responses, raises
+from shared.api.operations import create_operations_router, only_operators
 from shared.api.rate_limits import RateLimit, install_rate_limits, limit_tenant
 from shared.api.responses import (
     create_response,
@@ -90,9 +90,11 @@ __all__ = [
     "install_rate_limits",
     "install_service_identity",
     "limit_tenant",
+    "only_operators",
     "only_services",
     "outgoing_headers",
     "paginated_response",
+    "raises",
     "set_correlation_context",
     "set_trace_context",
     "setup_middleware",

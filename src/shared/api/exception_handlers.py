@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from fastapi import exception_handlers as fastapi_handlers
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,13 +23,12 @@ from shared.errors.details import json_safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fastapi import FastAPI
-
 __all__ = ["install_exception_handlers"]
 
 _logger = logging.getLogger(__name__)
 
 _NO_BODY = frozenset({204, 205, 304})
+_METHOD_NOT_ALLOWED = 405
 _SERVER_ERROR = 500
 _MAX_VALIDATION_ERRORS = 100
 _MAX_TEXT = 500
@@ -66,6 +68,8 @@ async def _http_exception(connection: Request | WebSocket, error: Exception) -> 
     assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
     status, detail = error.status_code, error.detail
     headers = dict(error.headers or {})
+    if status == _METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_at(connection)) or headers.get("Allow", "")
     if status in _NO_BODY:
         return Response(status_code=status, headers=headers)
     if isinstance(detail, str):
@@ -82,6 +86,23 @@ async def _http_exception(connection: Request | WebSocket, error: Exception) -> 
         headers=headers,
     )
     return await _deliver(connection, answer, f"HTTP_{status}")
+
+
+def _methods_at(connection: Request | WebSocket) -> list[str]:
+    """List all methods of the requested path (RFC 9110, section 15.5.6).
+
+    The router names those of the first route that has the path, and one path may have several.
+    """
+    app = connection.scope.get("app")
+    path = get_route_path(connection.scope)
+    return sorted(
+        {
+            method
+            for route in (iter_route_contexts(app.routes) if isinstance(app, FastAPI) else ())
+            if route.methods and route.path_regex.match(path)
+            for method in route.methods
+        }
+    )
 
 
 async def _invalid_request(connection: Request | WebSocket, error: Exception) -> Response | None:

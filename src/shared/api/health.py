@@ -117,12 +117,11 @@ def create_health_router(
             status=status, service=service_name, timestamp=datetime.now(UTC), checks=checks
         )
 
-    unavailable: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready"}}
     routes: list[tuple[str, Callable[..., Any], dict[int | str, dict[str, Any]]]] = [
         ("/health", healthy, {}),
         ("/health/live", healthy, {}),
-        ("/health/ready", ready, unavailable),
-        ("/health/startup", startup, unavailable),
+        ("/health/ready", ready, {503: {"description": "Not ready", "model": Readiness}}),
+        ("/health/startup", startup, {503: {"description": "Not started", "model": Health}}),
     ]
     for path, endpoint, responses in routes:
         router.add_api_route(path, endpoint, methods=["GET"], responses=responses)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.api.models import ApiResponse
+from shared.api.openapi import raises
 from shared.api.responses import success_response
 from shared.config import LogLevel
 from shared.errors import NotFoundError
@@ -38,8 +39,8 @@ def create_log_level_router() -> APIRouter:
 
     A change holds for the process that took the request, and for a quarter of an hour unless the
     request says otherwise: a service forgotten at DEBUG would be a fault of its own. Whoever may
-    call the route may silence the log; guard it where strangers come by, with
-    ``include_router(..., dependencies=[Depends(only_services("operations-service"))])``.
+    call the route may silence the log: `create_operations_router` lets in operators alone, and who
+    includes this one by itself guards it with ``dependencies=[Depends(only_operators(...))]``.
     """
     router = APIRouter(tags=["operations"])
 
@@ -49,6 +50,7 @@ def create_log_level_router() -> APIRouter:
         return success_response(log_levels())
 
     @router.put("/log-level")
+    @raises(NotFoundError)
     async def change(wanted: LevelChange) -> ApiResponse[list[LoggerLevel]]:
         """Change the level of a logger, and of those below it; 404 if nobody logs there."""
         if not has_logger(wanted.logger):

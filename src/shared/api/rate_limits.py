@@ -82,13 +82,20 @@ class Limiter:
         MissingExtraError: a ``storage_url`` without ``glam-shared[redis]``.
     """
 
-    def __init__(self, settings: RateLimitSettings, service: str) -> None:
+    def __init__(
+        self, settings: RateLimitSettings, service: str, *, exempt: frozenset[str] = frozenset()
+    ) -> None:
         self.service = service
+        self.exempt = exempt
         self.client = _policies(settings.client, "client")
         self.tenant = _policies(settings.tenant, "tenant")
         self.counters = _counters(settings)
         self._failing = False
         self._paused_until = 0.0
+
+    def guards(self, path: str) -> bool:
+        """Whether the limits of the settings hold for a path."""
+        return bool(self.client or self.tenant) and path not in self.exempt
 
     async def check_client(self, scope: Scope) -> None:
         """Count a call for its client.
@@ -171,17 +178,16 @@ class Limiter:
 class RateLimits:
     """Pure ASGI middleware that counts every connection before anything of it is read."""
 
-    def __init__(self, app: ASGIApp, *, limiter: Limiter, exempt: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, limiter: Limiter) -> None:
         self.app = app
         self.limiter = limiter
-        self.exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or refuse it."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
-        if scope["path"].removeprefix(scope.get("root_path", "")) not in self.exempt:
+        if scope["path"].removeprefix(scope.get("root_path", "")) not in self.limiter.exempt:
             try:
                 await self.limiter.check_client(scope)
                 await self.limiter.check_tenant(scope)
@@ -218,6 +224,9 @@ class RateLimit:
     Raises:
         ValueError: no limit, or no name.
     """
+
+    raised_errors = (RateLimitedError,)
+    """For OpenAPI; see `shared.api.raises`."""
 
     def __init__(self, limit: str, *, per: Per = "client", name: str | None = None) -> None:
         if name is not None and not _NAME.fullmatch(name):
@@ -277,11 +286,11 @@ def install_rate_limits(app: FastAPI, settings: ServiceSettings, *, service: str
     limits, api = settings.rate_limiting, settings.api
     layer: object = RateLimits
     app.user_middleware[:] = [entry for entry in app.user_middleware if entry.cls is not layer]
-    app.state.rate_limits = limiter = Limiter(limits, service)
+    paths = (*limits.exempt_paths, api.metrics_path)
+    exempt = frozenset((*paths, *(api.prefix + path for path in paths)))
+    app.state.rate_limits = limiter = Limiter(limits, service, exempt=exempt)
     if limits.client or limits.tenant or limits.storage_url is not None:
-        paths = (*limits.exempt_paths, api.metrics_path)
-        exempt = frozenset((*paths, *(api.prefix + path for path in paths)))
-        app.user_middleware.append(Middleware(RateLimits, limiter=limiter, exempt=exempt))
+        app.user_middleware.append(Middleware(RateLimits, limiter=limiter))
 
 
 def client_of(scope: Scope) -> Subject:

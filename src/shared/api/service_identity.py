@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
+from shared.api.openapi import raises
 from shared.api.rate_limits import limit_tenant
 from shared.config import ServiceAuthSettings
 from shared.context import attach, current
@@ -64,6 +65,7 @@ def only_services(*names: str) -> Callable[..., Awaitable[Caller]]:
         raise ValueError("name the services that may call")
     allowed = frozenset(names)
 
+    @raises(UnauthorizedError, ForbiddenError)
     async def caller(
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],

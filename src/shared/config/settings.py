@@ -59,12 +59,22 @@ class ApiSettings(Section):
     request_timeout_seconds: float | None = Field(default=None, gt=0)
     metrics_path: str = "/metrics"
     info: bool | None = None
-    """Whether `GET <prefix>/info` is served; unless set, everywhere but in prod."""
+    """Whether `GET <prefix>/info` is served; unless set, in dev, and in staging to operators."""
     log_level: bool | None = None
-    """Whether `<prefix>/log-level` is served; unless set, everywhere but in prod."""
+    """Whether `<prefix>/log-level` is served; unless set, in dev, and in staging to operators."""
     subscribers: bool | None = None
-    """Whether `<prefix>/subscribers` is served, which pauses and resumes them; unless set,
-    everywhere but in prod."""
+    """Whether `<prefix>/subscribers` is served, which pauses and resumes them; unless set, in dev,
+    and in staging to operators."""
+    operators_token: SecretStr | None = Field(default=None, min_length=16)
+    """What operators send to these as `Authorization: Bearer <token>`; at least 16 characters.
+    Outside of dev none of them is served without it or `operators_services`."""
+    operators_services: tuple[str, ...] = ()
+    """The services whose service tokens open them."""
+
+    @property
+    def knows_operators(self) -> bool:
+        """Whether anybody could show to be an operator."""
+        return self.operators_token is not None or bool(self.operators_services)
 
 
 class DatabaseSettings(Section):
@@ -264,3 +274,13 @@ class ServiceSettings(Section):
     tracing: TracingSettings = TracingSettings()
     drain_seconds: float = Field(default=20.0, ge=0)
     """How long running work may take to finish once the service is told to stop."""
+
+    @model_validator(mode="after")
+    def _operations_are_guarded(self) -> Self:
+        wanted = [name for name in ("info", "log_level", "subscribers") if getattr(self.api, name)]
+        if wanted and self.environment != "dev" and not self.api.knows_operators:
+            raise ValueError(
+                f"api.{wanted[0]} in {self.environment} needs api.operators_token "
+                "or api.operators_services: it must not be open to everybody"
+            )
+        return self

@@ -261,11 +261,9 @@ class Application(Generic[S]):
             service=service.name,
             version=service.version,
             configuration=self.configuration,
+            routers={"subscribers": create_subscribers_router(lambda: self._subscribers)},
         )
         app.include_router(operations, prefix=api.prefix)
-        if api.subscribers or (api.subscribers is None and self.settings.environment != "prod"):
-            subscribers = create_subscribers_router(lambda: self._subscribers)
-            app.include_router(subscribers, prefix=api.prefix)
         app.include_router(service.router, prefix=api.prefix)
         install_exception_handlers(app)
         install_service_identity(app, self.settings.service_auth, service=service.name)

@@ -11,7 +11,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from shared.api import raises
 from shared.delivery import UnitOfWork
+from shared.errors import DatabaseError
 from shared.service.application import Application
 
 __all__ = ["Provided", "UnitOfWorkDep", "application_of"]
@@ -31,6 +33,7 @@ def application_of(connection: HTTPConnection) -> Application[Any]:
     return application
 
 
+@raises(DatabaseError)
 async def _unit_of_work(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]:
     async with application_of(connection).unit_of_work() as uow:
         yield uow

@@ -77,6 +77,7 @@ _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,510})"')
 _BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _ESCAPED = re.compile(r"\\(.)")
 _MAX_LENGTH = 255
+_PATTERN = rf'^("([ !#-\[\]-~]|\\["\\]){{1,{_MAX_LENGTH}}}"|[!#-+\--:<-\[\]-~]{{1,{_MAX_LENGTH}}})$'
 
 
 class IdempotencyKeyError(DomainError):
@@ -263,7 +264,8 @@ def _document(options: dict[str, Any]) -> None:
             "A unique value of the client's choice, such as a UUID. A request that is sent again "
             "with the value it had before takes effect once and gets the same answer."
         ),
-        "schema": {"type": "string", "minLength": 1, "maxLength": _MAX_LENGTH},
+        "schema": {"type": "string", "pattern": _PATTERN},
+        "examples": {"UUID": {"value": '"8e03978e-40d5-43e8-bc93-6894a57f9324"'}},
     }
     extra = dict(options.get("openapi_extra") or {})
     extra["parameters"] = [*extra.get("parameters", ()), header]

@@ -30,9 +30,8 @@ def create_subscribers_router(subscribers: Callable[[], Sequence[Subscriber]]) -
     """Make `GET /subscribers` and `POST /subscribers/{durable}/pause` and `/resume`.
 
     A pause holds for the process that took the request, until it is resumed or ends; what is being
-    handled is finished, and other replicas go on. Whoever may call the route may stop the work;
-    guard it where strangers come by, with
-    ``include_router(..., dependencies=[Depends(only_services("operations-service"))])``.
+    handled is finished, and other replicas go on. Whoever may call the routes may stop the work:
+    they are for operators, see `shared.api.create_operations_router`.
 
     Args:
         subscribers: returns those that run now.
