@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
@@ -50,9 +52,31 @@ def test_generated_ids_have_their_form_and_are_safe() -> None:
 
 
 def test_an_id_of_zeros_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter([bytes(8), b"\0\0\0\0\0\0\0\x01"])
-    monkeypatch.setattr("secrets.token_bytes", lambda _: next(drawn))
+    monkeypatch.setattr("shared.context.identifiers._ahead", [])
+    monkeypatch.setattr("os.urandom", lambda size: bytes(size - 9) + b"\1" + bytes(8))
     assert new_span_id() == "0000000000000001"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_draws_ids_of_its_own() -> None:
+    new_span_id()
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, "".join(new_span_id() for _ in range(100)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(reader, 1600).decode()
+    os.close(reader)
+    os.close(writer)
+    assert len(told) == 1600
+    childs = {told[at : at + 16] for at in range(0, 1600, 16)}
+    assert childs.isdisjoint(new_span_id() for _ in range(1000))
+
+
+def test_threads_never_share_an_id() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: [new_span_id() for _ in range(2000)], range(8)))
+    assert len({span_id for ids in made for span_id in ids}) == 16_000
 
 
 def test_an_event_id_is_a_uuid_of_version_7_that_tells_the_time(

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 Lines = Callable[[], list[dict[str, Any]]]
 
 
+def written() -> None:
+    """Wait for the thread that writes the file."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def test_a_second_set_up_replaces_the_first(lines: Lines, tmp_path: Path) -> None:
     file = tmp_path / "credit.log"
     for level in ("INFO", "DEBUG", "INFO"):
@@ -28,6 +34,7 @@ def test_a_second_set_up_replaces_the_first(lines: Lines, tmp_path: Path) -> Non
     logging.getLogger("any").info("once")
     logging.getLogger("any").debug("never")
     assert [line["message"] for line in lines()] == ["once"]
+    written()
     assert len(file.read_text().splitlines()) == 1
 
 
@@ -92,6 +99,7 @@ def test_the_file_is_rotated_and_five_are_kept(
     configure_logging(settings, service="credit-service", environment="dev")
     for number in range(100):
         logging.getLogger("any").info("line %d", number)
+    written()
     names = sorted(path.name for path in file.parent.iterdir())
     assert names == ["credit.log", *(f"credit.log.{n}" for n in range(1, 6))]
     assert json.loads(file.read_text().splitlines()[-1])["message"] == "line 99"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -65,7 +66,7 @@ def test_a_reader_that_stalls_stops_nobody_and_loses_nothing(pipe: Pipe) -> None
 def test_beyond_what_is_kept_lines_are_dropped_and_counted(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.logging.standard_output._KEPT_LINES", 10)
+    monkeypatch.setattr("shared.logging.waiting_lines.KEPT_LINES", 10)
     for number in range(200):
         pipe.log(f"{number:03d} " + "x" * 1000)
     *kept, notice = pipe.read_to_end().splitlines()
@@ -106,3 +107,46 @@ print("about to end", file=sys.stderr)
         assert process.stderr.readline() == b"about to end\n"
         assert len(process.stdout.read().splitlines()) == 300
     assert process.returncode == 0
+
+
+def test_an_event_loop_goes_on_while_the_reader_is_stopped() -> None:
+    """The reader is a process that is stopped as by Ctrl+Z; the pipe between the two is full."""
+    code = """
+import asyncio, sys
+from shared.logging import create_logger
+
+async def main():
+    ticks = 0
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+    task = asyncio.create_task(tick())
+    for number in range(2000):
+        create_logger("any").info(f"{number} " + "x" * 1000)
+        await asyncio.sleep(0)
+    task.cancel()
+    print("ticks", ticks, file=sys.stderr, flush=True)
+
+asyncio.run(main())
+"""
+    reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    os.kill(reader.pid, signal.SIGSTOP)
+    try:
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=reader.stdin, stderr=subprocess.PIPE
+        )
+        assert reader.stdin is not None
+        reader.stdin.close()
+        reader.stdin = None
+        assert writer.stderr is not None
+        word, count = writer.stderr.readline().split()
+    finally:
+        os.kill(reader.pid, signal.SIGCONT)
+    assert word == b"ticks"
+    assert int(count) >= 1999
+    out, _ = reader.communicate(timeout=60)
+    assert len(out.splitlines()) == 2000  # written at the exit, when the reader went on
+    assert writer.wait(60) == 0
+    writer.stderr.close()

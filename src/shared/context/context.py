@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from shared.context.identifiers import new_request_id, safe_id
 from shared.context.trace import TraceContext
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +70,23 @@ def attach(context: Context) -> None:
     _current.set(context)
 
 
-@contextmanager
-def bind(context: Context) -> Iterator[Context]:
+def bind(context: Context) -> AbstractContextManager[Context]:
     """Make ``context`` the current one inside the block, and put the former back behind it.
 
     Tasks started inside the block keep it; other tasks never see it.
     """
-    token = _current.set(context)
-    try:
-        yield context
-    finally:
-        _current.reset(token)
+    return _Bound(context)
+
+
+class _Bound(AbstractContextManager[Context]):
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> Context:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from shared.context.identifiers import new_span_id, new_trace_id
 from shared.context.tracestate import normalise_tracestate
@@ -66,7 +66,7 @@ class TraceContext:
     @classmethod
     def start(cls) -> Self:
         """Begin a new trace, sampled, with ids from a cryptographic random source."""
-        return cls(new_trace_id(), new_span_id(), _SAMPLED | _RANDOM)
+        return _checked(cls, new_trace_id(), new_span_id(), _SAMPLED | _RANDOM, "")
 
     @classmethod
     def parse(
@@ -85,11 +85,12 @@ class TraceContext:
             return None
         # Section 3.2.2.5, other flags: bits that nobody has defined yet are passed on as zero.
         flags = int(match["flags"], 16) & _KNOWN_FLAGS
-        return cls(match["trace_id"], match["span_id"], flags, normalise_tracestate(tracestate))
+        state = normalise_tracestate(tracestate) if tracestate else ""
+        return _checked(cls, match["trace_id"], match["span_id"], flags, state)
 
     def child(self) -> Self:
         """Return a new span of the same trace, with this one as its parent."""
-        return type(self)(self.trace_id, new_span_id(), self.flags, self.tracestate)
+        return _checked(type(self), self.trace_id, new_span_id(), self.flags, self.tracestate)
 
     @property
     def traceparent(self) -> str:
@@ -100,3 +101,17 @@ class TraceContext:
     def sampled(self) -> bool:
         """Whether the caller may have recorded its part of the trace."""
         return bool(self.flags & _SAMPLED)
+
+
+def _checked(kind: type[_T], trace_id: str, span_id: str, flags: int, tracestate: str) -> _T:
+    """Make one of parts that need no checks: we made them, or the grammar has let them through."""
+    trace = _new(kind)
+    _set(trace, "trace_id", trace_id)
+    _set(trace, "span_id", span_id)
+    _set(trace, "flags", flags)
+    _set(trace, "tracestate", tracestate)
+    return trace
+
+
+_T = TypeVar("_T", bound=TraceContext)
+_new, _set = object.__new__, object.__setattr__

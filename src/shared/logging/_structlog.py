@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from shared.logging.formatters import FIELDS
+from shared.logging.record import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

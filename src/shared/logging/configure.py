@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
 from shared.config.settings import LoggingSettings
 from shared.logging._structlog import adopt_structlog
 from shared.logging.formatters import ConsoleFormatter, JsonFormatter
 from shared.logging.levels import undo_changes
+from shared.logging.record import OUTPUT
+from shared.logging.rotated_file import RotatedFile
 from shared.logging.sampling import Sampling
 from shared.logging.standard_output import StandardOutput
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _FILE_BYTES = 10 * 1024 * 1024
 _FILES_KEPT = 5
-_OUTPUT = "glam.output"
 
 # Loggers that come with handlers of their own, so that their lines would look different.
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
@@ -34,12 +34,12 @@ def configure_logging(settings: LoggingSettings, *, service: str, environment: s
 
     Lines of other libraries come out the same. A second call replaces the first; handlers that
     others put on the root logger stay, levels changed by `set_log_level` do not. The file is always
-    JSON lines, rotated at 10 MB with five old ones kept; its folder is made if need be. Standard
-    output never makes its caller wait; the file is written at once, so keep it on a local disk.
+    JSON lines, rotated at 10 MB with five old ones kept; its folder is made if need be. Neither
+    makes its caller wait: see `StandardOutput` and `RotatedFile`.
     """
     undo_changes()
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if h.get_name() == _OUTPUT]:
+    for handler in [h for h in root.handlers if h.get_name() == OUTPUT]:
         root.removeHandler(handler)
         handler.close()
     for name in _OWN_HANDLERS:
@@ -61,7 +61,7 @@ def configure_logging(settings: LoggingSettings, *, service: str, environment: s
         seconds=settings.sample_seconds,
         spans=settings.sample_spans,
     )
-    sampling.set_name(_OUTPUT)
+    sampling.set_name(OUTPUT)
     root.addHandler(sampling)
     logging.captureWarnings(capture=True)
     adopt_structlog()
@@ -69,8 +69,9 @@ def configure_logging(settings: LoggingSettings, *, service: str, environment: s
 
 def ensure_configured(service: str) -> None:
     """Set logging up from `LOG_LEVEL` and `APP_ENV`, unless it is set up."""
-    if any(handler.get_name() == _OUTPUT for handler in logging.getLogger().handlers):
-        return
+    for handler in logging.getLogger().handlers:
+        if handler.name == OUTPUT:
+            return
     level = os.environ.get("LOG_LEVEL", "INFO").upper()
     settings = LoggingSettings.model_validate(
         {"level": level if level in logging.getLevelNamesMapping() else "INFO"}
@@ -88,13 +89,6 @@ def _console(settings: LoggingSettings, service: str, environment: str) -> Conso
 
 def _file_handler(file: Path, formatter: logging.Formatter) -> logging.Handler:
     file.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(
-        file,
-        maxBytes=_FILE_BYTES,
-        backupCount=_FILES_KEPT,
-        encoding="utf-8",
-        errors="backslashreplace",
-        delay=True,
-    )
+    handler = RotatedFile(file, max_bytes=_FILE_BYTES, kept=_FILES_KEPT)
     handler.setFormatter(formatter)
     return handler

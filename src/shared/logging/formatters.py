@@ -11,14 +11,12 @@ from pydantic_core import to_json
 
 from shared.config.redaction import redact_text
 from shared.context import current
+from shared.logging.record import FIELDS, DirectRecord
 from shared.logging.request_context import request_context
 from shared.logging.values import loggable, without_emails
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-FIELDS = "glam_fields"
-"""The attribute of a record that holds fields whose names need not be fit for an attribute."""
+    from collections.abc import Mapping
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
     FIELDS,
@@ -55,24 +53,30 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the record as one line, without a line break at the end."""
+        return self.line(record)[:-1].decode()
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        """Write the record as one line of UTF-8, with its line break."""
         line: dict[str, object] = {
-            "timestamp": timestamp(record),
+            "timestamp": timestamp(record.created),
             "service": self._service,
             "level": record.levelname,
             "message": message(record),
         }
         if self._environment is not None:
             line["environment"] = self._environment
-        line.update(ids())
+        add_ids(line)
         line["logger"] = record.name
-        for name, value in extras(record):
+        for name, value in fields_of(record).items():
             line[f"field_{name}" if name in _ALWAYS else name] = loggable(name, value)
-        if text := exception(self, record):
+        if (record.exc_info or record.exc_text or record.stack_info) and (
+            text := exception(self, record)
+        ):
             line["exception"] = text
         written = _json(line)
-        if self._redact_emails and "@" in written:
+        if self._redact_emails and b"@" in written:
             written = _json(without_emails(line))
-        return written
+        return written + b"\n"
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -92,7 +96,9 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write the record as one line, and its exception below."""
         clock = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        shown = {**ids(), **{name: loggable(name, value) for name, value in extras(record)}}
+        shown: dict[str, object] = {}
+        add_ids(shown)
+        shown.update((name, loggable(name, value)) for name, value in fields_of(record).items())
         if shown.get("correlation_id") == shown.get("trace_id"):
             shown.pop("correlation_id", None)
         text, trace = message(record), exception(self, record)
@@ -109,45 +115,52 @@ class ConsoleFormatter(logging.Formatter):
         return f"{line}\n{trace}" if trace else line
 
 
-def timestamp(record: logging.LogRecord) -> str:
-    """Say when the record was made: ISO 8601, UTC, microseconds."""
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+def timestamp(moment: float) -> str:
+    """Write a time since the epoch: ISO 8601, UTC, microseconds."""
+    global _second  # noqa: PLW0603 - most lines fall into the same second as the one before
+    whole = int(moment)
+    second, text = _second
+    if second != whole:
+        text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _second = whole, text
+    return f"{text}.{int((moment - whole) * 1_000_000):06d}+00:00"
+
+
+_second = 0, "1970-01-01T00:00:00"
 
 
 def message(record: logging.LogRecord) -> str:
     """Give the record's message with its arguments in it, as far as they fit."""
     try:
-        text = record.getMessage()
+        text = record.getMessage() if record.args else str(record.msg)
     except Exception:  # noqa: BLE001 - arguments that do not fit, or a __str__ that raises
         text = f"{record.msg} {loggable('', record.args)}"
     return redact_text(text)
 
 
-def ids() -> dict[str, object]:
-    """Give the ids of the work in hand; none outside of any."""
+def add_ids(line: dict[str, object]) -> None:
+    """Add the ids of the work in hand; outside of any there are none."""
     context = current()
     if context is None:
-        return {}
-    found: dict[str, object] = {
-        "request_id": context.request_id,
-        "correlation_id": context.correlation_id,
-        "trace_id": context.trace.trace_id,
-        "span_id": context.trace.span_id,
-    }
+        return
+    trace = context.trace
+    line["request_id"] = context.request_id
+    line["correlation_id"] = context.correlation_id
+    line["trace_id"] = trace.trace_id
+    line["span_id"] = trace.span_id
     if context.user_id is not None:
-        found["user_id"] = context.user_id
+        line["user_id"] = context.user_id
     if context.tenant_id is not None:
-        found["tenant_id"] = context.tenant_id
-    return found
+        line["tenant_id"] = context.tenant_id
 
 
-def extras(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
-    """Go through the task's fields, then the record's own."""
-    yield from request_context.get().items()
-    for name, value in vars(record).items():
-        if name not in _OWN:
-            yield name, value
-    yield from getattr(record, FIELDS, {}).items()
+def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
+    """Give the fields: the task's, then the record's own."""
+    bound = request_context.get()
+    if type(record) is DirectRecord:
+        return {**bound, **record.glam_fields} if bound else record.glam_fields
+    own = {name: value for name, value in vars(record).items() if name not in _OWN}
+    return {**bound, **own, **getattr(record, FIELDS, {})}
 
 
 def exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
@@ -163,11 +176,11 @@ def exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return redact_text("\n".join(parts)) if parts else ""
 
 
-def _json(line: dict[str, object]) -> str:
+def _json(line: dict[str, object]) -> bytes:
     try:
-        return to_json(line).decode()
+        return to_json(line)
     except (ValueError, UnicodeError):  # a lone surrogate, which UTF-8 cannot carry
-        return json.dumps(line, default=repr)
+        return json.dumps(line, default=repr).encode()
 
 
 def _word(value: object) -> str:

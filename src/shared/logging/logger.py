@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shared.logging.configure import ensure_configured
-from shared.logging.formatters import FIELDS
+from shared.logging.record import FIELDS, log_directly
 from shared.logging.request_context import bind_fields, clear_fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
-
-    _ExcInfo = (
-        bool
-        | BaseException
-        | tuple[type[BaseException], BaseException, TracebackType | None]
-        | tuple[None, None, None]
-        | None
-    )
+_OPTIONS = frozenset({"exc_info", "extra", "stack_info", "stacklevel"})
+"""What the standard library takes as keywords; every other one is a field."""
 
 
 class ServiceLogger:
@@ -43,27 +34,27 @@ class ServiceLogger:
 
     def debug(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at DEBUG; see `log`."""
-        self._log(logging.DEBUG, msg, args, **kwargs)
+        self._log(logging.DEBUG, msg, args, kwargs)
 
     def info(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at INFO; see `log`."""
-        self._log(logging.INFO, msg, args, **kwargs)
+        self._log(logging.INFO, msg, args, kwargs)
 
     def warning(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at WARNING; see `log`."""
-        self._log(logging.WARNING, msg, args, **kwargs)
+        self._log(logging.WARNING, msg, args, kwargs)
 
     def error(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at ERROR; see `log`."""
-        self._log(logging.ERROR, msg, args, **kwargs)
+        self._log(logging.ERROR, msg, args, kwargs)
 
     def exception(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at ERROR with the exception being handled; see `log`."""
-        self._log(logging.ERROR, msg, args, **{"exc_info": True, **kwargs})
+        self._log(logging.ERROR, msg, args, {"exc_info": True, **kwargs})
 
     def critical(self, /, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at CRITICAL; see `log`."""
-        self._log(logging.CRITICAL, msg, args, **kwargs)
+        self._log(logging.CRITICAL, msg, args, kwargs)
 
     def log(self, /, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log at a level.
@@ -75,31 +66,20 @@ class ServiceLogger:
             **kwargs: `exc_info`, `stack_info`, `stacklevel` and `extra` as in the standard library;
                 any other keyword is a field. Fields and the keys of `extra` may have any name.
         """
-        self._log(level, msg, args, **kwargs)
+        self._log(level, msg, args, kwargs)
 
     def _log(
-        self,
-        level: int,
-        msg: object,
-        args: tuple[object, ...],
-        /,
-        *,
-        exc_info: _ExcInfo = None,
-        stack_info: bool = False,
-        stacklevel: int = 1,
-        extra: Mapping[str, object] | None = None,
-        **fields: object,
+        self, level: int, msg: object, args: tuple[object, ...], fields: dict[str, Any]
     ) -> None:
+        if _OPTIONS.isdisjoint(fields) and log_directly(self.logger, level, msg, args, fields):
+            return
         ensure_configured(self.service_name)
         if self.logger.isEnabledFor(level):
+            options = {name: fields.pop(name) for name in _OPTIONS & fields.keys()}
+            fields = {**(options.pop("extra", None) or {}), **fields}
+            stacklevel = options.pop("stacklevel", 1) + 2
             self.logger.log(
-                level,
-                msg,
-                *args,
-                exc_info=exc_info,
-                stack_info=stack_info,
-                stacklevel=stacklevel + 2,
-                extra={FIELDS: {**(extra or {}), **fields}},
+                level, msg, *args, **options, stacklevel=stacklevel, extra={FIELDS: fields}
             )
 
 

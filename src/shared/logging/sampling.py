@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.logging.formatters import FIELDS
+from shared.logging.record import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,4 +146,4 @@ class Sampling(logging.Handler):
 
     def _hand_on(self, record: logging.LogRecord) -> None:
         for target in self._targets:
-            target.handle(record)
+            target.emit(record)  # a target has no filters, and locks are its own affair

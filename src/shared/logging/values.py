@@ -37,6 +37,11 @@ def loggable(name: str, value: object, depth: int = _DEPTH) -> object:
         return value
     if is_secret(name):
         return MASK
+    kind = type(value)
+    if kind is str:
+        return redact_text(cast("str", value))
+    if kind is int:
+        return value
     try:
         return _plain(name, value, depth)
     except Exception:  # noqa: BLE001 - a foreign object may raise anything

@@ -11,6 +11,9 @@ class HttpMetrics:
     One object per registry: a second one for the same registry raises `ValueError`. Apps that
     share a process and the default registry tell their series apart by the label `service`.
     `endpoint` is a route's template, never a path as it came.
+
+    A series is looked up by its labels once: `answered` and `in_progress` remember it. Whoever
+    removes series from these metrics, as a test may, removes them with `clear`.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -33,6 +36,39 @@ class HttpMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._answered: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
+        self._in_progress: dict[str, Gauge] = {}
+
+    def answered(
+        self, service: str, method: str, endpoint: str, status: int
+    ) -> tuple[Counter, Histogram]:
+        """Return the series that a request with this outcome is counted in, and timed in."""
+        labels = (service, method, endpoint, status)
+        series = self._answered.get(labels)
+        if series is None:
+            series = self._answered[labels] = (
+                self.requests_total.labels(service, method, endpoint, str(status)),
+                self.request_duration_seconds.labels(service, method, endpoint),
+            )
+        return series
+
+    def in_progress(self, service: str) -> Gauge:
+        """Return the series of requests in progress."""
+        series = self._in_progress.get(service)
+        if series is None:
+            series = self._in_progress[service] = self.requests_in_progress.labels(service)
+        return series
+
+    def clear(self) -> None:
+        """Remove all series."""
+        self._answered.clear()
+        self._in_progress.clear()
+        for metric in (
+            self.requests_total,
+            self.request_duration_seconds,
+            self.requests_in_progress,
+        ):
+            metric.clear()
 
 
 default_http_metrics = HttpMetrics()

@@ -54,7 +54,7 @@ class Measurement:
         self._service = service
         self._method = method if method in _METHODS else "OTHER"
         self._metrics = metrics
-        self._in_progress = metrics.requests_in_progress.labels(service=service)
+        self._in_progress = metrics.in_progress(service)
         self._in_progress.inc()
         self._open = True
         self._started = time.perf_counter()
@@ -76,9 +76,9 @@ class Measurement:
         self._open = False
         duration = time.perf_counter() - self._started
         self._in_progress.dec()
-        labels = {"service": self._service, "method": self._method, "endpoint": endpoint}
-        self._metrics.requests_total.labels(**labels, status=str(status)).inc()
-        self._metrics.request_duration_seconds.labels(**labels).observe(duration, exemplar())
+        count, seconds = self._metrics.answered(self._service, self._method, endpoint, status)
+        count.inc()
+        seconds.observe(duration, exemplar())
 
 
 class PrometheusMiddleware:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from shared.context import Context, TraceContext, bind, current
+from shared.logging.formatters import timestamp
+from shared.logging.record import log_directly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from types import TracebackType
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 """The side of a call the span stands on (OpenTelemetry, Trace API, SpanKind)."""
@@ -71,10 +74,9 @@ class Span:
         self.attributes.update(attributes)
 
 
-@contextmanager
 def span(
     name: str, *, kind: Kind = "internal", parent: TraceContext | None = None, **attributes: object
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """Time the block as a span, and record it once when the block ends, however it ends.
 
     Inside the block `current()` has the span's trace, so that log lines, headers and inner spans
@@ -87,24 +89,55 @@ def span(
         parent: the span this one belongs under; without it the current one, else it is the root.
         **attributes: what to record beside the times.
     """
-    outer = current()
-    if parent is None and outer is not None:
-        parent = outer.trace
-    trace = TraceContext.start() if parent is None else parent.child()
-    context = Context.start(trace=trace) if outer is None else replace(outer, trace=trace)
-    active = Span(trace, parent.span_id if parent else None, attributes)
-    error: str | None = None
-    with bind(context):
-        started = datetime.now(UTC)
-        begun = time.perf_counter()
+    return _Block(name, kind, parent, attributes)
+
+
+class _Block(AbstractContextManager[Span]):
+    __slots__ = ("_active", "_began", "_bound", "_clock", "_kind", "_name", "_parent")
+
+    def __init__(
+        self, name: str, kind: Kind, parent: TraceContext | None, attributes: dict[str, object]
+    ) -> None:
+        self._name = name
+        self._kind: Kind = kind
+        self._parent = parent
+        self._active = Span(_NOT_BEGUN, None, attributes)
+
+    def __enter__(self) -> Span:
+        outer, parent, active = current(), self._parent, self._active
+        if parent is None and outer is not None:
+            parent = outer.trace
+        active.context = trace = TraceContext.start() if parent is None else parent.child()
+        active.parent_span_id = parent.span_id if parent else None
+        self._bound = bind(
+            Context.start(trace=trace) if outer is None else replace(outer, trace=trace)
+        )
+        self._bound.__enter__()
+        self._began = time.time()
+        self._clock = time.perf_counter()
+        return active
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._clock
+        active = self._active
         try:
-            yield active
-        except BaseException as exception:
-            error = _describe(exception)
-            raise
+            write_span(
+                self._name,
+                self._kind,
+                active.context,
+                active.parent_span_id,
+                self._began,
+                seconds,
+                None if error is None else _describe(error),
+                active.attributes,
+            )
         finally:
-            seconds = time.perf_counter() - begun
-            _write(name, kind, trace, active.parent_span_id, started, seconds, error, attributes)
+            self._bound.__exit__(None, None, None)
+
+
+_NOT_BEGUN = TraceContext("f" * 32, "f" * 16)
 
 
 def record_span(
@@ -126,29 +159,42 @@ def record_span(
     written whether or not the caller's trace flags say sampled: the log is ours to keep. With
     ``logged=False`` it is not written at all, and only exported, if spans are.
     """
-    _write(
-        name, kind, context, parent_span_id, started, duration_seconds, error, attributes, logged
+    write_span(
+        name,
+        kind,
+        context,
+        parent_span_id,
+        started,
+        duration_seconds,
+        error,
+        attributes,
+        logged,
     )
 
 
-def _write(
+def write_span(
     name: str,
     kind: Kind,
     context: TraceContext,
     parent_span_id: str | None,
-    started: datetime,
+    started: datetime | float,
     duration_seconds: float,
     error: str | None,
     attributes: Mapping[str, object],
     logged: bool = True,
 ) -> None:
+    """Record a finished span; as `record_span`, but for the hot path: `started` may be seconds since 1970.
+
+    A span that nobody would see, in the log or where spans are exported, costs next to nothing.
+    """
     if _exporter is not None and context.sampled:
+        moment = datetime.fromtimestamp(started, UTC) if isinstance(started, float) else started
         _exporter.export(
             FinishedSpan(
-                name, kind, context, parent_span_id, started, duration_seconds, error, attributes
+                name, kind, context, parent_span_id, moment, duration_seconds, error, attributes
             )
         )
-    if not logged:
+    if not logged or not _logger.isEnabledFor(logging.INFO):
         return
     fields: dict[str, object] = {
         "span": name,
@@ -156,14 +202,15 @@ def _write(
         "trace_id": context.trace_id,
         "span_id": context.span_id,
         "parent_span_id": parent_span_id,
-        "started": started.isoformat(),
+        "started": timestamp(started) if isinstance(started, float) else started.isoformat(),
         "duration_ms": round(duration_seconds * 1000, 3),
     }
     if error is not None:
         fields["error"] = error
     if attributes:
         fields["attributes"] = dict(attributes)
-    _logger.info("span %s", name, extra=fields)
+    if not log_directly(_logger, logging.INFO, "span %s", (name,), fields):
+        _logger.info("span %s", name, extra=fields)
 
 
 def _describe(exception: BaseException) -> str:
