@@ -9,11 +9,12 @@ import pytest
 
 from shared.errors import MessageBusError
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
-from shared.messaging.outgoing import headers_size
+from shared.messaging._wire import header_block
 
-from .conftest import SUBJECT, message
+from .conftest import STREAM, SUBJECT, eventually, message
 
 if TYPE_CHECKING:
+    from shared.config import NatsSettings
     from shared.dev import NatsServer
 
 
@@ -81,8 +82,25 @@ async def test_headers_count_too(bus: Bus) -> None:
         await bus.publisher.publish(OutgoingMessage(SUBJECT, body, headers, "m"))
 
 
-def test_the_size_of_headers_is_that_on_the_wire() -> None:
-    assert headers_size({"A": "b", "Ü": "ü"}) == len("NATS/1.0\r\nA: b\r\nÜ: ü\r\n\r\n".encode())
+def test_headers_stand_as_the_protocol_has_them() -> None:
+    block = header_block("m1", {"A": "b", "Nats-Msg-Id": "other", "B": " \u00fc\r\nC: d "})
+    assert block == "NATS/1.0\r\nNats-Msg-Id: m1\r\nA: b\r\nB: \u00fc  C: d\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "\u00fc", "a\r\nb"])
+async def test_a_name_no_header_can_have_is_not_sent(bus: Bus, name: str) -> None:
+    with pytest.raises(MessageBusError) as caught:
+        await bus.publisher.publish(OutgoingMessage(SUBJECT, b"", {name: "v"}, "m"))
+    assert not caught.value.retryable
+
+
+async def test_a_message_sent_on_does_not_carry_its_batch_along(bus: Bus) -> None:
+    await bus.publisher.publish_atomic([message(1), message(2)])
+    received = (await bus.js.get_msg("TESTS", 1)).headers or {}
+    assert "Nats-Batch-Id" in received
+    ack = await bus.publisher.publish(OutgoingMessage(SUBJECT, b"on", received, "on"))
+    assert ack == PubAck("TESTS", 3)
+    assert (await bus.js.get_msg("TESTS", 3)).headers == {"Nats-Msg-Id": "on", "X-Number": "1"}
 
 
 async def test_what_cannot_be_sent_is_not_tried_again(bus: Bus) -> None:
@@ -150,3 +168,108 @@ async def test_a_cancelled_publish_leaves_nothing_behind(bus: Bus) -> None:
     assert bus.publisher._acks is not None
     assert not bus.publisher._acks._expected
     assert (await bus.publisher.publish(message(10))).stream == "TESTS"
+
+
+def held_back(outcome: object) -> bool:
+    return isinstance(outcome, MessageBusError) and outcome.details.get("held_back") is True
+
+
+async def test_in_order_nothing_passes_what_failed(bus: Bus) -> None:
+    first, lost, later = await bus.publisher.publish_all(
+        [message(1), message(2, subject="evt.nowhere.happened"), message(3)], ordered=True
+    )
+    assert first == PubAck("TESTS", 1)
+    assert isinstance(lost, MessageBusError)
+    assert held_back(later)
+    assert (await bus.js.stream_info("TESTS")).state.messages == 1
+
+
+async def test_what_fails_holds_back_its_own_key_alone(bus: Bus) -> None:
+    lost = message(2, subject="evt.nowhere.happened")
+    outcomes = await bus.publisher.publish_all(
+        [message(1), lost, message(3), message(4), message(5), message(6)],
+        keys=["a", "a", "b", "a", "b", None],
+    )
+    assert [isinstance(outcome, PubAck) for outcome in outcomes] == [
+        *(True, False, True, False, True, True)
+    ]
+    assert [held_back(outcome) for outcome in outcomes] == [False] * 3 + [True] + [False] * 2
+    stored = [(await bus.js.get_msg("TESTS", n)).data for n in range(1, 5)]
+    assert stored.index(b"3") < stored.index(b"5")
+
+
+async def test_order_holds_over_a_cut_connection(own_bus: Bus, own_nats_server: NatsServer) -> None:
+    publisher = Publisher(own_bus, timeout_seconds=0.2)
+    messages = [message(n) for n in range(1_500)]
+    left = messages
+
+    async def cuts() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            await own_nats_server.kill()
+            await own_nats_server.restart()
+
+    cutting = asyncio.create_task(cuts())
+    while left:
+        outcomes = await publisher.publish_all(left, ordered=True)
+        stored = [isinstance(outcome, PubAck) for outcome in outcomes]
+        assert stored == sorted(stored, reverse=True)
+        left = [m for m, done in zip(left, stored, strict=True) if not done]
+    await cutting
+    count = (await own_bus.js.stream_info("TESTS")).state.messages
+    assert count == len(messages)
+    bodies = [(await own_bus.js.get_msg("TESTS", n + 1)).data for n in range(0, count, 50)]
+    assert bodies == [b"%d" % n for n in range(0, count, 50)]
+
+
+async def test_a_short_outage_is_waited_out_by_all_together(
+    own_bus: Bus, own_nats_server: NatsServer
+) -> None:
+    await own_bus.publisher.publish(message(0))
+    await own_nats_server.kill()
+    await eventually(lambda: not own_bus.connected)
+    publishing = [asyncio.create_task(own_bus.publisher.publish(message(n))) for n in (1, 2, 3)]
+    await own_nats_server.restart()
+    assert await asyncio.gather(*publishing) == [PubAck("TESTS", n) for n in (2, 3, 4)]
+
+
+async def test_in_a_long_outage_nobody_waits_for_long(
+    own_bus: Bus, own_nats_server: NatsServer
+) -> None:
+    publisher = Publisher(own_bus, timeout_seconds=0.2)
+    await own_nats_server.kill()
+    await eventually(lambda: not own_bus.connected)
+    async with asyncio.timeout(25):  # one after another they would take 100 s
+        for number in range(500):
+            with pytest.raises(MessageBusError, match="no connection") as caught:
+                await publisher.publish(message(number))
+            assert caught.value.retryable
+    await own_nats_server.restart()
+    await eventually(lambda: own_bus.connected)
+    # What failed was not kept to be sent later.
+    assert await publisher.publish(message(500)) == PubAck("TESTS", 1)
+
+
+async def test_a_silent_server_is_not_waited_for_by_every_message(
+    own_bus: Bus, own_nats_server: NatsServer
+) -> None:
+    publisher = Publisher(own_bus, window=10, timeout_seconds=0.2)
+    await publisher.publish(message(0))
+    await own_nats_server.pause()
+    messages = [message(n) for n in range(1, 2_001)]
+    async with asyncio.timeout(25):  # ten at a time they would take 40 s
+        outcomes = await publisher.publish_all(messages)
+    assert all(isinstance(outcome, MessageBusError) for outcome in outcomes)
+    await own_nats_server.resume()
+    while any(isinstance(outcome, MessageBusError) for outcome in outcomes):
+        outcomes = await publisher.publish_all(messages)
+    assert (await own_bus.js.stream_info("TESTS")).state.messages == 2_001
+
+
+async def test_a_closed_bus_publishes_nothing_more(nats_settings: NatsSettings) -> None:
+    async with Bus(nats_settings, name="tests") as bus:
+        await bus.ensure_stream(STREAM)
+    with pytest.raises(MessageBusError, match="the message bus is closed"):
+        await bus.publisher.publish(message(1))
+    outcomes = await bus.publisher.publish_atomic([message(1), message(2)])
+    assert all(isinstance(outcome, MessageBusError) for outcome in outcomes)

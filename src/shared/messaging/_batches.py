@@ -43,36 +43,29 @@ def split(places: Sequence[int]) -> Iterator[Sequence[int]]:
         yield places[start : start + BATCH_MESSAGES]
 
 
-def numbered(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
-    """Return the messages with the headers that make them one batch; the last one commits it."""
+def headers(count: int) -> Iterator[dict[str, str]]:
+    """Return what makes so many messages one batch, message by message; the last one commits."""
     batch = token_hex(16)
-    last = len(messages)
-    return [
-        replace(
-            message,
-            headers={
-                **message.headers,
-                "Nats-Batch-Id": batch,
-                "Nats-Batch-Sequence": str(number),
-                **({"Nats-Batch-Commit": "1"} if number == last else {}),
-            },
-        )
-        for number, message in enumerate(messages, start=1)
-    ]
+    for number in range(1, count + 1):
+        yield {
+            "Nats-Batch-Id": batch,
+            "Nats-Batch-Sequence": str(number),
+            **({"Nats-Batch-Commit": "1"} if number == count else {}),
+        }
 
 
-def acks_of(commit: PubAck, count: int) -> list[PubAck]:
+def acks_of(commit: PubAck, count: int) -> list[PubAck | MessageBusError]:
     """Return each message's acknowledgement: the server tells the last one's, of a run."""
     first = commit.sequence - count + 1
     return [replace(commit, sequence=first + number) for number in range(count)]
 
 
-def unsupported(client: Client) -> MessageBusError | None:
+def unsupported(client: Client) -> str | None:
     """Return why the server takes no batches, if it takes none."""
     version = client.connected_server_version
     if (version.major, version.minor) >= _SINCE:
         return None
-    return refused(f"the server is {version.major}.{version.minor}, and batches came with 2.12")
+    return f"the server is {version.major}.{version.minor}, and batches came with 2.12"
 
 
 def refused(reason: str, *, retryable: bool = False, code: int | None = None) -> MessageBusError:

@@ -113,6 +113,13 @@ class Bus:
         """Whether there is a connection now."""
         return self._client is not None and self._client.is_connected
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, and will not come back by itself."""
+        if self._borrowed and self._client is not None:
+            return self._client.is_closed
+        return self._closed
+
     async def open(self) -> None:
         """Connect. A second call does nothing.
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Final
 
 import nats.errors
-from pydantic_core import from_json
 
 from shared.errors import MessageBusError
 from shared.messaging import _batches
+from shared.messaging._acks import Acks, Call, PubAck
 from shared.messaging._gate import bus_error, translated
+from shared.messaging._outage import Outage
+from shared.messaging._wire import CHUNK_BYTES, check_subject, command, header_block, write
 from shared.metrics import messages_published_total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from nats.aio.client import Client
-    from nats.aio.msg import Msg
+    from prometheus_client import Counter as Metric
 
     from shared.messaging.bus import Bus
 
-MESSAGE_ID = "Nats-Msg-Id"
+__all__ = ["HEADROOM_BYTES", "OutgoingMessage", "PubAck", "Publisher"]
 
 # Room for the headers a dead letter adds: what could be published can also be buried.
 HEADROOM_BYTES = 8 * 1024
+
+_EVERY: Final = object()  # the key of all messages, where they are ordered without keys
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +46,18 @@ class OutgoingMessage:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PubAck:
-    """The server's word: stored in `stream` as `sequence`.
-
-    `duplicate` says that a message of the same id was already there (inside the stream's dedupe
-    window) and this one was not stored again.
-    """
-
-    stream: str
-    sequence: int
-    duplicate: bool = False
-
-
 class Publisher:
     """Publishes to JetStream and waits for the acknowledgements.
 
     At most `window` messages are unacknowledged at a time, over all callers: who comes then waits,
     which is the back-pressure. An acknowledgement is awaited for `timeout_seconds`. A message may
     be as large as the server takes, less `headroom_bytes`.
+
+    **While NATS is away** nothing is sent, and nothing kept to be sent later. All who publish wait
+    together for the connection, `timeout_seconds` from when the first of them met the outage;
+    after that every message fails at once until the connection is back. A server that holds the
+    connection but is silent (a message's time ran out, and no answer came to any since it was sent)
+    is tried with one message at a time, and the others fail at once, until it answers.
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class Publisher:
         self._timeout_seconds = timeout_seconds
         self._headroom_bytes = headroom_bytes
         self._window = asyncio.Semaphore(window)
-        self._acks: _Acks | None = None
+        self._outage = Outage(bus, patience_seconds=timeout_seconds)
+        self._acks: Acks | None = None
         self._opening = asyncio.Lock()
+        self._suspecting: asyncio.Task[None] | None = None
+        self._counters: dict[tuple[str, str], Metric] = {}
 
     async def publish(self, message: OutgoingMessage) -> PubAck:
         """Publish one message.
@@ -81,34 +85,49 @@ class Publisher:
             MessageBusError: It is not known to be stored. When `retryable`, publish it again under
                 the same `message_id`: if the first did arrive, the answer says `duplicate`.
         """
-        (result,) = await self.publish_all([message])
+        (result,) = await self._publish((message,))
         if isinstance(result, MessageBusError):
             raise result
         return result
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self,
+        messages: Sequence[OutgoingMessage],
+        *,
+        ordered: bool = False,
+        keys: Sequence[Hashable | None] | None = None,
     ) -> list[PubAck | MessageBusError]:
         """Publish the messages in their order, many in flight, and return each one's outcome.
 
-        An error stands at its message's place and does not keep the later ones back.
+        An error stands at its message's place and does not keep the later ones back, unless they
+        are ordered: a message is then sent when the one before it is acknowledged, and once one
+        fails, none after it is sent, and each of their errors has ``details["held_back"]``. So a
+        later message is never stored while an earlier one may be missing. Publish all that failed
+        again, in the same order and under the same ids, to go on.
+
+        Args:
+            messages: what to publish.
+            ordered: all of them in one order. `publish_atomic` keeps an order much faster.
+            keys: instead, one for each message: those of one key are ordered, those of different
+                keys, or of none, are not.
         """
-        results = [await self._send(message) for message in messages]
-        try:
-            outcomes = [
-                result if isinstance(result, MessageBusError) else await result
-                for result in results
-            ]
-        finally:
-            for result in results:
-                if isinstance(result, asyncio.Future):
-                    result.cancel()
-        for message, outcome in zip(messages, outcomes, strict=True):
-            if isinstance(outcome, PubAck):
-                messages_published_total.labels(
-                    self._bus.name, outcome.stream, message.subject
-                ).inc()
-        return outcomes
+        if keys is None:
+            if not ordered:
+                return await self._publish(messages)
+            keys = [_EVERY] * len(messages)
+        outcomes: dict[int, PubAck | MessageBusError] = {}
+        failed: dict[Hashable, MessageBusError] = {}
+        for wave in _waves(keys):
+            places = [place for place in wave if keys[place] not in failed]
+            results = await self._publish([messages[place] for place in places])
+            outcomes |= zip(places, results, strict=True)
+            for place in wave:
+                key = keys[place]
+                if key in failed:
+                    outcomes[place] = _batches.held_back(failed[key])
+                elif key is not None and isinstance(outcome := outcomes[place], MessageBusError):
+                    failed[key] = outcome
+        return [outcomes[place] for place in range(len(messages))]
 
     async def publish_atomic(
         self, messages: Sequence[OutgoingMessage]
@@ -127,7 +146,7 @@ class Publisher:
         the whole batch: publish it again under the same ids. What was then not sent on its account
         has ``details["held_back"]``. A message alone is published without a batch.
         """
-        outcomes: list[PubAck | MessageBusError | None] = [None] * len(messages)
+        outcomes: dict[int, PubAck | MessageBusError] = {}
         for places in _batches.by_stream(messages):
             failed: MessageBusError | None = None
             for batch in _batches.split(places):
@@ -136,179 +155,209 @@ class Publisher:
                     failed = next((r for r in results if isinstance(r, MessageBusError)), None)
                 else:
                     results = [_batches.held_back(failed) for _ in batch]
-                for place, result in zip(batch, results, strict=True):
-                    outcomes[place] = result
-        return [outcome for outcome in outcomes if outcome is not None]
+                outcomes |= zip(batch, results, strict=True)
+        return [outcomes[place] for place in range(len(messages))]
+
+    async def _publish(self, messages: Sequence[OutgoingMessage]) -> list[PubAck | MessageBusError]:
+        call = Call(len(messages))
+        place = 0
+        try:
+            while place < len(messages):
+                acks = await self._let_out()
+                commands, place = await self._fill(acks, call, messages, place)
+                await self._write(acks, commands)
+            await call.done
+        except MessageBusError as error:
+            # The moment is to blame, which is the same for all that were not sent.
+            call.fail(place, error)
+            await call.done
+        finally:
+            self._forget(call)
+        self._count(call.outcomes, messages)
+        return call.outcomes
+
+    async def _fill(
+        self, acks: Acks, call: Call, messages: Sequence[OutgoingMessage], place: int
+    ) -> tuple[list[bytes], int]:
+        """Return what can be sent at once, from `place` on, and the place after it.
+
+        The window has let the first one out. Nothing here waits, so the connection is as it was.
+        """
+        commands: list[bytes] = []
+        room = CHUNK_BYTES
+        while True:
+            message = messages[place]
+            try:
+                block = self._headers(message)
+                reply = acks.expect(call, place, message.subject)
+                commands.append(command(message.subject, reply, block, message.body))
+            except MessageBusError as error:
+                call.settle(place, error)
+                self._window.release()
+            place += 1
+            room -= len(message.body)
+            if place == len(messages) or room <= 0 or acks.silent or self._window.locked():
+                return commands, place
+            await self._window.acquire()
 
     async def _publish_batch(
         self, messages: Sequence[OutgoingMessage]
     ) -> list[PubAck | MessageBusError]:
         count = len(messages)
         if count == 1:
-            return await self.publish_all(messages)
-        *former, last = _batches.numbered(messages)
+            return await self._publish(messages)
+        call = Call(1)
         try:
-            client = self._bus.client
-            if unsupported := _batches.unsupported(client):
-                raise unsupported
-            for message in (*former, last):
-                self._check_size(message, {**message.headers, MESSAGE_ID: message.message_id})
-            with translated("publish", subject=last.subject):
-                for message in former:
-                    await client.publish(
-                        message.subject,
-                        message.body,
-                        headers={**message.headers, MESSAGE_ID: message.message_id},
-                    )
-            (commit,) = await self.publish_all([last])
+            await self._send_batch(call, messages)
+            await call.done
+            (commit,) = call.outcomes
         except MessageBusError as error:
             commit = error
+        finally:
+            self._forget(call)
         if isinstance(commit, MessageBusError):
             return [_batches.whole(commit)] * count
-        return [*_batches.acks_of(commit, count)]
+        outcomes = _batches.acks_of(commit, count)
+        self._count(outcomes, messages)
+        return outcomes
 
-    async def _send(self, message: OutgoingMessage) -> _PendingAck | MessageBusError:
+    async def _send_batch(self, call: Call, messages: Sequence[OutgoingMessage]) -> None:
+        """Send a batch; only its last message, which commits it, is answered."""
+        client = await self._outage.connected()
+        if reason := _batches.unsupported(client):
+            raise _batches.refused(reason)
+        numbered = zip(messages, _batches.headers(len(messages)), strict=True)
+        blocks = [self._headers(message, batch) for message, batch in numbered]
+        acks = await self._let_out()
         try:
-            headers = {**message.headers, MESSAGE_ID: message.message_id}
-            self._check_size(message, headers)
-            acks = self._acks
-            if acks is None or acks.client is not self._bus.client:
-                acks = await self._open()
-            await self._window.acquire()
-            future = acks.expect(message.subject, self._timeout_seconds)
-            future.add_done_callback(lambda _: self._window.release())
-            try:
-                with translated("publish", subject=message.subject):
-                    await acks.client.publish(
-                        message.subject, message.body, reply=future.reply, headers=headers
-                    )
-            except BaseException:
-                future.cancel()
-                raise
-        except MessageBusError as error:
-            return error
-        else:
-            return future
+            commands: list[bytes] = []
+            room = CHUNK_BYTES
+            for message, block in zip(messages[:-1], blocks, strict=False):
+                commands.append(command(message.subject, "", block, message.body))
+                room -= len(message.body)
+                if room <= 0:
+                    await self._write(acks, commands)
+                    commands, room = [], CHUNK_BYTES
+            last = messages[-1]
+            reply = acks.expect(call, 0, last.subject)
+        except BaseException:
+            self._window.release()
+            raise
+        commands.append(command(last.subject, reply, blocks[-1], last.body))
+        await self._write(acks, commands)
 
-    def _check_size(self, message: OutgoingMessage, headers: Mapping[str, str]) -> None:
-        size = len(message.body) + headers_size(headers)
+    def _headers(self, message: OutgoingMessage, batch: Mapping[str, str] | None = None) -> bytes:
+        subject = message.subject
+        try:
+            check_subject(subject)
+            block = header_block(message.message_id, message.headers, batch)
+        except nats.errors.Error as error:
+            raise bus_error("publish", error, subject=subject) from error
+        size = len(message.body) + len(block)
         limit = self._bus.client.max_payload - self._headroom_bytes
         if size > limit:
             raise MessageBusError(
-                f"message to {message.subject} is too large: {size} bytes, at most {limit}",
+                f"message to {subject} is too large: {size} bytes, at most {limit}",
                 operation="publish",
-                subject=message.subject,
+                subject=subject,
                 retryable=False,
                 details={"size_bytes": size, "limit_bytes": limit},
             )
+        return block
 
-    async def _open(self) -> _Acks:
+    async def _write(self, acks: Acks, commands: list[bytes]) -> None:
+        with translated("publish"):
+            await write(acks.client, commands)
+
+    def _forget(self, call: Call) -> None:
+        if not call.complete and self._acks is not None:
+            self._acks.forget(call)
+
+    async def _let_out(self) -> Acks:
+        """Wait until the window lets one more message out; return where to expect its answer."""
+        await self._window.acquire()
+        try:
+            return await self._ready()
+        except BaseException:
+            self._window.release()
+            raise
+
+    async def _ready(self) -> Acks:
+        """Return the inbox of a connection that is there.
+
+        Raises:
+            MessageBusError: There is none, or whoever is there does not answer.
+        """
+        client = await self._outage.connected()
+        acks = self._acks
+        if acks is None or acks.client is not client:
+            acks = await self._open(client)
+        if acks.silent and acks.waiting:
+            raise MessageBusError(
+                "publish failed: NATS does not answer; it is tried with one message at a time",
+                operation="publish",
+            )
+        return acks
+
+    async def _open(self, client: Client) -> Acks:
         async with self._opening:
-            client = self._bus.client
             if self._acks is None or self._acks.client is not client:
-                acks = _Acks(client)
+                acks = Acks(
+                    client,
+                    timeout_seconds=self._timeout_seconds,
+                    settled=self._window.release,
+                    silence=self._on_silence,
+                )
                 with translated("publish"):
                     await acks.open()
                 if self._acks is None:
-                    self._bus.on_connection(self._connection_changed)
+                    self._bus.on_connection(self._on_connection)
                 self._acks = acks
         return self._acks
 
-    def _connection_changed(self) -> None:
+    def _on_connection(self) -> None:
         if self._acks is not None:
             self._acks.give_up_lost()
 
+    def _on_silence(self) -> None:
+        if self._suspecting is None:
+            self._suspecting = asyncio.create_task(self._bus.suspect())
+            self._suspecting.add_done_callback(self._suspected)
 
-def headers_size(headers: Mapping[str, str]) -> int:
-    """Return how many bytes the headers take on the wire."""
-    lines = sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
-    return len("NATS/1.0\r\n\r\n") + lines
+    def _suspected(self, task: asyncio.Task[None]) -> None:
+        self._suspecting = None
+        if not task.cancelled() and (error := task.exception()):
+            _logger.warning("NATS does not answer, and connecting anew failed", exc_info=error)
 
-
-class _PendingAck(asyncio.Future["PubAck | MessageBusError"]):
-    """An acknowledgement on its way; its result is the outcome, never an exception."""
-
-    reply: str
-    subject: str
-    connection: int
-
-
-class _ApiError(TypedDict, total=False):
-    description: str
-    err_code: int
-    code: int
-
-
-class _AckBody(TypedDict, total=False):
-    stream: str
-    seq: int
-    duplicate: bool
-    error: _ApiError
-
-
-class _Acks:
-    """The inbox all acknowledgements of one connection come back to."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self._inbox = client.new_inbox()
-        self._expected: dict[str, _PendingAck] = {}
-        self._count = 0
-
-    async def open(self) -> None:
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
-
-    def expect(self, subject: str, timeout_seconds: float) -> _PendingAck:
-        loop = asyncio.get_running_loop()
-        self._count += 1
-        future = _PendingAck(loop=loop)
-        future.reply = f"{self._inbox}.{self._count}"
-        future.subject = subject
-        # What is sent while there is no connection goes out on the next one.
-        future.connection = self._connection + (not self.client.is_connected)
-        self._expected[future.reply] = future
-        timer = loop.call_later(timeout_seconds, self._give_up, future, TimeoutError())
-
-        def settled(_: object) -> None:
-            timer.cancel()
-            self._expected.pop(future.reply, None)
-
-        future.add_done_callback(settled)
-        return future
-
-    def give_up_lost(self) -> None:
-        """Stop waiting for acknowledgements that were lost with an earlier connection."""
-        for future in list(self._expected.values()):
-            if future.connection < self._connection or self.client.is_closed:
-                self._give_up(future, ConnectionResetError("the connection was lost meanwhile"))
-
-    @property
-    def _connection(self) -> int:
-        return self.client.stats["reconnects"]
-
-    def _give_up(self, future: _PendingAck, error: Exception) -> None:
-        if not future.done():
-            future.set_result(bus_error("publish", error, subject=future.subject))
-
-    async def _receive(self, message: Msg) -> None:
-        future = self._expected.get(message.subject)
-        if future is not None and not future.done():
-            future.set_result(_read_ack(message, future.subject))
-
-
-def _read_ack(message: Msg, subject: str) -> PubAck | MessageBusError:
-    if message.headers and message.headers.get("Status") == "503":
-        cause = nats.errors.NoRespondersError()
-        error = bus_error("publish", cause, subject=subject)
-        error.__cause__ = cause
-        return error
-    body = cast("_AckBody", from_json(message.data))
-    if refusal := body.get("error"):
-        return MessageBusError(
-            f"publish of {subject} was refused: {refusal.get('description')}",
-            operation="publish",
-            subject=subject,
-            retryable=refusal.get("code") != 400,  # noqa: PLR2004 - the request is at fault
-            details={"error_code": refusal.get("err_code")},
+    def _count(
+        self,
+        outcomes: Sequence[PubAck | MessageBusError],
+        messages: Sequence[OutgoingMessage],
+    ) -> None:
+        stored = Counter(
+            (outcome.stream, message.subject)
+            for message, outcome in zip(messages, outcomes, strict=True)
+            if isinstance(outcome, PubAck)
         )
-    return PubAck(body["stream"], body["seq"], body.get("duplicate", False))
+        for labels, count in stored.items():
+            counter = self._counters.get(labels)
+            if counter is None:
+                counter = messages_published_total.labels(self._bus.name, *labels)
+                self._counters[labels] = counter
+            counter.inc(count)
+
+
+def _waves(keys: Sequence[Hashable | None]) -> list[list[int]]:
+    """Return the places in waves: the first of each key, the second of each, and so on.
+
+    What has no key need not wait for anything, and is in the first wave.
+    """
+    waves: list[list[int]] = [[]]
+    seen: Counter[Hashable] = Counter()
+    for place, key in enumerate(keys):
+        wave = 0 if key is None else seen[key]
+        seen[key] += 1
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append(place)
+    return waves
