@@ -96,7 +96,7 @@ async def test_a_long_pause_is_spent_outside_of_the_consumer(
 
     async def nothing_pending() -> bool:
         info = await bus.js.consumer_info("TESTS", "tests")
-        return info.num_ack_pending == 0
+        return bool(info.num_ack_pending == 0)
 
     await eventually(nothing_pending)
     assert len(attempts) < 3  # so it was waiting, and not in the consumer

@@ -14,7 +14,8 @@ from shared.errors import MessageBusError
 from shared.messaging._gate import translated
 from shared.messaging._streams import covers
 from shared.messaging.dead_letters import REPLAY_FOR
-from shared.messaging.outgoing import MESSAGE_ID, OutgoingMessage
+from shared.messaging._wire import MESSAGE_ID
+from shared.messaging.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
