@@ -16,6 +16,7 @@ from shared.errors import (
 )
 from shared.messaging._answers import ACK, Answers, nak, term
 from shared.messaging._attempts import Attempts, Record, attempt_number
+from shared.messaging._deadlines import Deadlines
 from shared.messaging._later import Later
 from shared.messaging.breaker import Breaker, Circuit
 from shared.messaging.dead_letters import DeadLetters
@@ -78,6 +79,7 @@ class Handling:
         self._note = noted
         self._dead_letters = DeadLetters(bus)
         self._attempts = Attempts(bus, subscription.durable)
+        self._deadlines = Deadlines(subscription.deadline_seconds)
         self._condemned: dict[Key, tuple[str, Exception | None]] = {}
         self.breaker: Breaker | None = None
         if subscription.outage_threshold is not None:
@@ -93,7 +95,7 @@ class Handling:
     async def one(self, held: Held) -> None:
         """See one message through."""
         try:
-            if await self._begins(held):
+            if self._plainly_begins(held) or await self._begins(held):
                 await self._run(held)
         except asyncio.CancelledError:
             await self.give_back_unspent([held])
@@ -141,6 +143,13 @@ class Handling:
         _logger.warning("batch of %d failed, its messages go one by one: %s", len(batch), error)
         return False
 
+    def _plainly_begins(self, held: Held) -> bool:
+        """Tell whether an attempt is to be made, as of nearly all messages, without a question."""
+        held.made = held.attempt
+        return (held.attempt < self._subscription.retry.attempts or held.attempt == 1) and not (
+            self._draining.is_set() or held.key in self._condemned
+        )
+
     async def _begins(self, held: Held) -> bool:
         """Tell whether an attempt is to be made; if not, the message is answered."""
         if self._draining.is_set():
@@ -149,10 +158,9 @@ class Handling:
         if verdict := self._condemned.pop(held.key, None):
             await self._bury(held, *verdict)
             return False
-        policy = self._subscription.retry
-        held.made = held.attempt
-        if held.attempt < policy.attempts or held.attempt == 1:
+        if self._plainly_begins(held):
             return True
+        policy = self._subscription.retry
         # Perhaps the last attempt: what does the count hide, and did the last one kill its process?
         try:
             record = await self._attempts.read(held)
@@ -222,24 +230,31 @@ class Handling:
     async def _try(
         self, messages: list[Held], handle: Callable[[], Awaitable[None]]
     ) -> Exception | None:
-        deadline = self._subscription.deadline_seconds
+        task = asyncio.current_task()
+        if task is None:  # pragma: no cover - handlers run in tasks
+            raise RuntimeError("a handler runs in a task")
+        cancelling = task.cancelling()
         began = self._measures.began(messages)
+        attempt = self._deadlines.begin(task)
         try:
-            async with asyncio.timeout(deadline) as timeout:
-                await handle()
+            await handle()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            self._deadlines.end(attempt)
+            if task.cancelling() > cancelling:
                 raise
+            if attempt is not None and attempt.expired:
+                late = f"attempt took longer than {self._deadlines.seconds} s"
+                return _chained(TimeoutError(late), error)
             # Not we: the handler awaited something that was cancelled.
             return _chained(RuntimeError("the handler was cancelled from within"), error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
-            if isinstance(error, TimeoutError) and timeout.expired():
-                return _chained(TimeoutError(f"attempt took longer than {deadline} s"), error)
+            self._deadlines.end(attempt)
             return error
+        else:
+            self._deadlines.end(attempt)
+            return None
         finally:
             self._measures.ended(messages, began)
-        return None
 
     # -- fates -------------------------------------------------------------------------------
 

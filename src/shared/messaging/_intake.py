@@ -23,6 +23,10 @@ class InTurn:
         """Take a message in."""
         self._waiting.append(held)
 
+    def __len__(self) -> int:
+        """How many messages wait to begin."""
+        return len(self._waiting)
+
     def take(self, *, at_once: bool) -> list[Held]:
         """Return the next message; nothing if there is none."""
         del at_once
@@ -46,6 +50,10 @@ class Batched:
     def add(self, held: Held) -> None:
         """Take a message in."""
         self._waiting.append(held)
+
+    def __len__(self) -> int:
+        """How many messages wait to begin."""
+        return len(self._waiting)
 
     def take(self, *, at_once: bool) -> list[Held]:
         """Return the next batch; nothing if it is to wait for more, unless `at_once`."""

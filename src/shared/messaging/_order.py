@@ -83,6 +83,10 @@ class InOrder:
         if self._gathered and self._lanes.is_head(held.lane, held.key):
             self._ready.append(held)
 
+    def __len__(self) -> int:
+        """How many messages may begin."""
+        return len(self._ready)
+
     def take(self, *, at_once: bool) -> list[Held]:
         """Return the next message that may begin; nothing if there is none."""
         del at_once

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
@@ -79,6 +80,7 @@ class Subscriber:
             draining=self._draining,
             noted=self._note,
         )
+        self._context = copy_context()
         self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._remembered: dict[Key, None] = {}
@@ -272,6 +274,13 @@ class Subscriber:
 
     async def _refill(self, pull: Pull) -> None:
         """Ask for as many messages as there are free places, half of them at a time."""
+        self._measures.pending.set(self._lag)
+        free = self._wanted(pull)
+        if free > 0:
+            await pull.request(free)
+
+    def _wanted(self, pull: Pull) -> int:
+        """Return how many messages to ask for now."""
         places = self._places
         breaker = self._handling.breaker
         if breaker is not None and breaker.state is not Circuit.CLOSED:
@@ -283,8 +292,7 @@ class Subscriber:
             # delivers what it delivered before: a message that comes again always finds a place,
             # even if all are taken by messages that wait for it.
             free = max(free, 1 - pull.outstanding)
-        if free > 0 and (2 * free >= places or not pull.outstanding):
-            await pull.request(free)
+        return free if 2 * free >= places or not pull.outstanding else 0
 
     async def _make_way(self) -> None:
         """Let another replica take an ordered subscription over without waiting for our silence."""
@@ -295,9 +303,9 @@ class Subscriber:
 
     def _receive(self, message: Msg) -> None:
         ack = AckSubject.parse(message.reply)
-        if ack.pending != self._lag:
-            self._lag = ack.pending
-            self._measures.pending.set(ack.pending)
+        self._lag = ack.pending
+        if not ack.pending:
+            self._measures.pending.set(0)
         key = (ack.sequence, ack.stored_at_ns)
         self._handling.waiting.pop(key, None)
         if self._order is not None and self._pull is not None:
@@ -362,9 +370,7 @@ class Subscriber:
             if messages:
                 for held in messages:
                     held.begun = True
-                task = asyncio.create_task(self._see_through(messages))
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
+                self._tasks.add(asyncio.create_task(self._see_through(messages)))
 
     async def _see_through(self, messages: list[Held]) -> None:
         try:
@@ -375,6 +381,18 @@ class Subscriber:
         finally:
             for held in messages:
                 self._done(held)
+            task = asyncio.current_task()
+            if task is not None:
+                self._tasks.discard(task)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Fill the place that became free: with what is here, and with what is asked for."""
+        if self._intake:
+            # In a context of its own: what a handler left in its own is not for the next.
+            asyncio.get_running_loop().call_soon(self._launch, context=self._context.copy())
+        if self._pull is not None and self._wanted(self._pull) > 0:
+            self._pull.wake()
 
     def _done(self, held: Held) -> None:
         if held.pause_seconds is not None and not held.answered:
@@ -395,12 +413,7 @@ class Subscriber:
         held.pause_seconds = None
         self._handling.again(held)
         self._done(held)
-        self._wake()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._launch()
-        self._wake()
+        self._go_on()
 
     def _lapsed(self, held: Held) -> bool:
         """Forget a message that another replica may have by now, and tell whether it is one.
