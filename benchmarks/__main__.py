@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.consume import consume
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
@@ -32,10 +33,11 @@ class Part(StrEnum):
 
     ENVELOPE = "envelope"
     PUBLISH = "publish"
+    CONSUME = "consume"
     HTTP = "http"
 
 
-_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.HTTP: http}
+_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.CONSUME: consume, Part.HTTP: http}
 
 
 def main(

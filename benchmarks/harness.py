@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Run = Callable[[int], Awaitable[None]]
 """Does the operation so many times."""
 
+Measure = Callable[[int], Awaitable[list[float]]]
+"""Does the operation so many times, and returns the seconds each took."""
+
 _SMOKE_OPERATIONS = 20
 _WARM_UP = 10  # the part of a round that each contender runs before the first one
 
@@ -56,6 +59,33 @@ class Comparison:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long one operation after another took with each contender; the first one is ours."""
+
+    title: str
+    seconds: Mapping[str, Sequence[float]]
+
+    def table(self) -> Table:
+        """Draw a row for each contender: microseconds, and how our median compares."""
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table.add_column("µs from end to end", width=40)
+        for heading in ("p50", "min - max", "p99", "p99.9", "p50 ours / peer"):
+            table.add_column(heading, justify="right", min_width=10)
+        ours = next(iter(self.seconds.values()))
+        for name, seconds in self.seconds.items():
+            ordered = sorted(seconds)
+            table.add_row(
+                name,
+                _micro(median(ordered)),
+                f"{_micro(ordered[0])} - {_micro(ordered[-1])}",
+                _micro(_percentile(ordered, 0.99)),
+                _micro(_percentile(ordered, 0.999)),
+                "" if seconds is ours else f"{median(ours) / median(seconds):.2f}",
+            )
+        return table
+
+
 class Bench:
     """Runs contenders in turns, so that what disturbs the machine disturbs them alike.
 
@@ -70,7 +100,7 @@ class Bench:
     def __init__(self, *, repetitions: int, smoke: bool = False) -> None:
         self.repetitions = 1 if smoke else repetitions
         self.smoke = smoke
-        self.comparisons: list[Comparison] = []
+        self.comparisons: list[Comparison | Delays] = []
 
     async def compare(self, title: str, operations: int, contenders: Mapping[str, Run]) -> None:
         """Measure the contenders, ours first, at so many operations a turn; keep the outcome."""
@@ -85,6 +115,18 @@ class Bench:
             for name in names[first:] + names[:first]:
                 timings[name].append(await _timed(contenders[name], operations))
         self.comparisons.append(Comparison(title, timings))
+
+    async def delays(self, title: str, operations: int, contenders: Mapping[str, Measure]) -> None:
+        """Have each contender tell how long each of so many operations took, in turns; keep it."""
+        if self.smoke:
+            operations = _SMOKE_OPERATIONS
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        names = list(contenders)
+        for repetition in range(self.repetitions):
+            first = repetition % len(names)
+            for name in names[first:] + names[:first]:
+                seconds[name] += await contenders[name](operations)
+        self.comparisons.append(Delays(title, seconds))
 
 
 async def _timed(run: Run, operations: int) -> Timing:
@@ -101,6 +143,10 @@ def _ratios(ours: Sequence[Timing], peer: Sequence[Timing]) -> tuple[str, str]:
     time_ratio = median(a.seconds / b.seconds for a, b in rounds)
     cpu_ratio = median(a.cpu_seconds / b.cpu_seconds for a, b in rounds)
     return f"{time_ratio:.2f}", f"{cpu_ratio:.2f}"
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def _micro(seconds: float) -> str:

@@ -24,6 +24,22 @@ CONTENDERS = {
         "nats-py: gather of publish",
         "nats-py: publish_async",
     ],
+    "consume: an order, acknowledged": [
+        "shared: typed handler",
+        "shared: typed handler, spans not logged",
+        "shared: typed handler of batches",
+        "nats-py: fetch, one by one",
+        "nats-py: push, callback",
+        "nats-py: standing pull by hand",
+        "FastStream: pull, its default",
+        "FastStream: push, room for 10,000",
+        "FastStream: pull, in batches",
+    ],
+    "consume: from idle, publishing to handler": [
+        "shared: typed handler",
+        "nats-py: push, callback",
+        "nats-py: fetch(10, timeout=1)",
+    ],
     "http: one request": ["shared: edge, envelope", "bare FastAPI", "FastAPI with a log line"],
 }
 
@@ -44,7 +60,7 @@ def rows(output: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     title = ""
     for line in output.splitlines():
-        if re.match(r"(envelope|publish|http): ", line):
+        if re.match(r"(envelope|publish|consume|http): ", line):
             title = line.strip()
         elif row := re.match(r"\s+(\S.*?)\s{2,}[\d.]+\s+[\d.]+ - [\d.]+\s+[\d.]+", line):
             found.setdefault(title, []).append(row[1])

@@ -146,9 +146,15 @@ async def test_an_outage_stops_the_reading_until_one_message_gets_through(
     out = True
     tries: list[bytes] = []
     done: list[bytes] = []
+    running = peak = 0
 
     async def handler(delivery: Delivery) -> None:
+        nonlocal running, peak
         tries.append(delivery.body)
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0.05)
+        running -= 1
         if out:
             raise DatabaseError("connection refused")
         done.append(delivery.body)
@@ -158,12 +164,12 @@ async def test_an_outage_stops_the_reading_until_one_message_gets_through(
     await bus.publisher.publish_all([message(n) for n in range(40)])
     await eventually(lambda: subscriber.status.circuit is Circuit.OPEN)
     assert _gauge("subscriber_circuit_open") == 1
-    first_wave = len(tries)
-    assert first_wave <= 8
-    await eventually(lambda: len(tries) >= first_wave + 4)
-    # All eight in hand would have tried four times by now; of an open circuit, one does.
-    assert len(tries) < first_wave + 8
-    assert subscriber.status.in_flight <= 8
+    await eventually(lambda: not running)
+    first_wave, peak = len(tries), 0
+    assert first_wave == 8
+    await eventually(lambda: len(tries) >= first_wave + 5)
+    # All eight in hand wait to try again; one at a time does.
+    assert (peak, subscriber.status.in_flight) == (1, 8)
     out = False
     await eventually(lambda: len(done) == 40)
     assert subscriber.status.circuit is Circuit.CLOSED

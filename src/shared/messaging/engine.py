@@ -283,15 +283,12 @@ class Subscriber:
         """Return how many messages to ask for now."""
         places = self._places
         breaker = self._handling.breaker
-        if breaker is not None and breaker.state is not Circuit.CLOSED:
+        if self._order is None and breaker is not None and breaker.state is not Circuit.CLOSED:
             # One message has to be here to try whether the outage is over.
             places = min(places, 1)
+        # Of an ordered consumer the server has no more than our places unacknowledged in all
+        # (`max_ack_pending`), whoever holds them: what comes again from another always finds one.
         free = places - len(self._held) - pull.outstanding
-        if self.subscription.order_by is not None:
-            # The server bounds what we hold (`max_ack_pending`), and beyond that bound it still
-            # delivers what it delivered before: a message that comes again always finds a place,
-            # even if all are taken by messages that wait for it.
-            free = max(free, 1 - pull.outstanding)
         return free if 2 * free >= places or not pull.outstanding else 0
 
     async def _make_way(self) -> None:
