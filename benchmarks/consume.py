@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import nats.errors
+import nats.js.errors
 from faststream.nats import JStream, NatsBroker, PullSub
 from nats.js.api import ConsumerConfig
 from pydantic_core import to_json
@@ -226,7 +227,12 @@ async def _running(bus: Bus, handler: Handler) -> AsyncIterator[None]:
         running.cancel()  # what is on its way is of no interest, so nobody waits for it
         with suppress(asyncio.CancelledError):
             await running
-        await bus.js.delete_consumer(_STREAM, subscription.durable)
+        await _forget(bus, subscription.durable)
+
+
+async def _forget(bus: Bus, durable: str) -> None:
+    with suppress(nats.js.errors.NotFoundError):
+        await bus.js.delete_consumer(_STREAM, durable)
 
 
 # -- peers -----------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def _fetch(count: int) -> Consumer:
             with suppress(asyncio.CancelledError):
                 await running
             await subscription.unsubscribe()
-            await bus.js.delete_consumer(_STREAM, durable)
+            await _forget(bus, durable)
 
     return consumer
 
@@ -282,7 +288,7 @@ async def _push(bus: Bus, seen: Callable[[], None]) -> AsyncIterator[None]:
         yield
     finally:
         await subscription.unsubscribe()
-        await bus.js.delete_consumer(_STREAM, durable)
+        await _forget(bus, durable)
 
 
 @asynccontextmanager
@@ -305,7 +311,7 @@ async def _standing_pull(bus: Bus, seen: Callable[[], None]) -> AsyncIterator[No
         yield
     finally:
         await subscription.unsubscribe()
-        await bus.js.delete_consumer(_STREAM, durable)
+        await _forget(bus, durable)
 
 
 def _faststream(**options: Any) -> Consumer:
@@ -332,6 +338,6 @@ def _faststream(**options: Any) -> Consumer:
         async with broker:
             await broker.start()
             yield
-        await bus.js.delete_consumer(_STREAM, durable)
+        await _forget(bus, durable)
 
     return consumer

@@ -75,7 +75,7 @@ class Measures:
 
 
 def _exemplar(traceparent: str | None) -> dict[str, str] | None:
-    """Name the trace a slow bucket leads to. What is no trace id leads nowhere, and harms nobody."""
+    """Name the trace a slow bucket leads to; what is no trace id leads nowhere."""
     if traceparent is None or len(traceparent) < _TRACEPARENT_LENGTH:
         return None
     return {"trace_id": traceparent[_TRACE_ID]}
