@@ -454,3 +454,20 @@ def test_loading_logs_nothing(write: Write, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.DEBUG):
         load(write(), {"CREDIT_DB_PASSWORD": "hunter2"})
     assert not caplog.records
+
+
+def test_a_rule_over_several_keys_is_told_where_it_was_broken(write: Write) -> None:
+    root = write(shared="environment: prod\napi:\n  log_level: true\n")
+    (told,) = mistakes(root)
+    assert told == (
+        "config/shared.yml:3: api.log_level: in prod it needs api.operators_token or "
+        "api.operators_services, since it must not be open to everybody"
+    )
+    assert mistakes(root, {"CREDIT_API__LOG_LEVEL": "yes"})[0].startswith("CREDIT_API__LOG_LEVEL: ")
+
+
+def test_a_secret_that_is_too_short_is_told_in_characters(write: Write) -> None:
+    (told,) = mistakes(write(), {"CREDIT_API__OPERATORS_TOKEN": "hunter2"})
+    assert told == (
+        "CREDIT_API__OPERATORS_TOKEN: api.operators_token: at least 16 characters are needed"
+    )

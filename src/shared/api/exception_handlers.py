@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi import exception_handlers as fastapi_handlers
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import iter_route_contexts
+from pydantic_core import PydanticSerializationError, from_json
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -56,6 +57,7 @@ def install_exception_handlers(app: FastAPI) -> None:
         (RequestValidationError, _invalid_request),
         (WebSocketRequestValidationError, _invalid_websocket),
         (GlamBaseError, _glam_error),
+        (PydanticSerializationError, _unwritable),
         (Exception, _unexpected),
     ):
         if app.exception_handlers.get(kind) in (None, *_FASTAPI_DEFAULTS):
@@ -135,6 +137,28 @@ async def _glam_error(connection: Request | WebSocket, error: Exception) -> Resp
     if error.status >= _SERVER_ERROR:
         _logger.error("%s: %s", error.code, error.message, exc_info=error)
     return await _deliver(connection, answer_error(connection.scope, error), error.code)
+
+
+async def _unwritable(connection: Request | WebSocket, error: Exception) -> Response | None:
+    """Refuse a body that holds what no JSON of ours can carry on, if that is what was wrong.
+
+    The standard library reads arrays in arrays up to its stack's end, and half a surrogate pair;
+    neither can be written again, to an answer or an event. To look is left until it matters.
+    """
+    body = getattr(connection, "_body", None)  # what the endpoint's request has read
+    try:
+        from_json(body or b"null")
+    except ValueError as reason:
+        mistake = {"field": "body", "message": str(reason), "type": "json_invalid"}
+        answer = error_answer(
+            connection.scope,
+            status=ValidationError.status,
+            code=ValidationError.code,
+            message="Request validation failed",
+            details={"validation_errors": [mistake]},
+        )
+        return await _deliver(connection, answer, ValidationError.code)
+    raise error
 
 
 async def _unexpected(request: Request | WebSocket, error: Exception) -> Response:

@@ -118,7 +118,7 @@ class _Loading(Generic[S]):
         except ValidationError as error:
             self._mistakes += [
                 self._mistake(details)
-                for details in error.errors(include_url=False, include_context=False)
+                for details in error.errors(include_url=False)
                 if self._path(details) not in unset
             ]
         if self._mistakes:
@@ -190,7 +190,10 @@ class _Loading(Generic[S]):
         return next((entry for p, entry in self._values.items() if _inside(p, path)), None)
 
     def _path(self, details: ErrorDetails) -> Key:
-        return self._keys.canonical(tuple(map(str, details["loc"]))) if details["loc"] else ()
+        # A rule over several keys stands at the root, and says which of them it is about.
+        named = details.get("ctx", {}).get("setting", "")
+        location = details["loc"] or tuple(filter(None, named.split(".")))
+        return self._keys.canonical(tuple(map(str, location))) if location else ()
 
     def _mistake(self, details: ErrorDetails) -> Mistake:
         path = self._path(details)
@@ -199,8 +202,11 @@ class _Loading(Generic[S]):
             file = service_file(self._service)
             return Mistake("", f"{'.'.join(path)} is missing: set it in {file} or as {variable}")
         entry = self._entry(path) if path else None
-        message = redact_text(details["msg"])
-        return Mistake(entry.origin if entry else "", ".".join(path) + ": " + message)
+        message = redact_text(details["msg"].removeprefix("Value error, "))
+        if details["type"] == "too_short" and self._keys.is_secret(path):
+            message = f"at least {details['ctx']['min_length']} characters are needed"
+        key = f"{'.'.join(path)}: " if path else ""
+        return Mistake(entry.origin if entry else "", key + message)
 
 
 def _inside(path: Key, outer: Key) -> bool:

@@ -13,6 +13,7 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from shared.config.redaction import redact
 
@@ -279,8 +280,10 @@ class ServiceSettings(Section):
     def _operations_are_guarded(self) -> Self:
         wanted = [name for name in ("info", "log_level", "subscribers") if getattr(self.api, name)]
         if wanted and self.environment != "dev" and not self.api.knows_operators:
-            raise ValueError(
-                f"api.{wanted[0]} in {self.environment} needs api.operators_token "
-                "or api.operators_services: it must not be open to everybody"
+            raise PydanticCustomError(
+                "not_guarded",
+                "in {environment} it needs api.operators_token or api.operators_services, "
+                "since it must not be open to everybody",
+                {"setting": f"api.{wanted[0]}", "environment": self.environment},
             )
         return self
