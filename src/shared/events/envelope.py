@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic_core import core_schema, from_json, to_json
 
 from shared.context import Context, TraceContext, current, new_event_id, safe_id
 from shared.errors import ValidationError
+from shared.events import cloudevents
 from shared.events import headers as header
 from shared.events.contract import Contract, P
 
@@ -194,6 +195,39 @@ class Envelope(BaseModel):
             raise _envelope_error("envelope", error) from error
         except ValueError as error:
             raise EnvelopeError(f"the body of the message is no JSON: {error}") from error
+
+    @classmethod
+    def from_message(cls, body: bytes, headers: Mapping[str, str]) -> Self:
+        """Read an envelope from a message: its own form, or a CloudEvent in either mode.
+
+        Raises:
+            EnvelopeError: it is neither, or a required field is missing or invalid.
+
+        """
+        try:
+            document = cloudevents.document_of(body, headers)
+        except ValueError as error:
+            raise EnvelopeError(f"the message is no good JSON or CloudEvent: {error}") from error
+        return cls.decode(body) if document is None else cls.from_dict(document)
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """Return the envelope as a CloudEvent 1.0 in the JSON event format."""
+        return {**cloudevents.attributes_of(self.to_dict()), "data": self.payload}
+
+    def cloudevent_message(
+        self, mode: Literal["binary", "structured"] = "binary"
+    ) -> tuple[dict[str, str], bytes]:
+        """Return headers and body of the message that carries it as a CloudEvent over NATS.
+
+        In binary mode the body is the payload and the attributes are headers; in structured mode
+        the body is all of it. The other headers are those of `headers`.
+        """
+        headers = self.headers()
+        if mode == "structured":
+            headers[header.CONTENT_TYPE] = cloudevents.STRUCTURED
+            return headers, to_json(self.to_cloudevent())
+        attributes = cloudevents.attributes_of(self.to_dict())
+        return headers | cloudevents.headers_of(attributes), to_json(self.payload)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the envelope as plain JSON values, its unknown fields last."""
