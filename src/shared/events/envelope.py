@@ -239,7 +239,7 @@ class Envelope(BaseModel):
         What `create` made is not encoded again: do not change what is inside its payload.
         """
         try:
-            encoded: bytes = self._encoded
+            encoded: bytes = object.__getattribute__(self, "_encoded")
         except AttributeError:
             document = {**self.__dict__, **(self.model_extra or {})}
             document["timestamp"] = self.timestamp.isoformat()
