@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
-from benchmarks.publish import publish
+from benchmarks.publish import publish, publish_sizes
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
 
@@ -32,10 +32,16 @@ class Part(StrEnum):
 
     ENVELOPE = "envelope"
     PUBLISH = "publish"
+    PUBLISH_SIZES = "publish-sizes"
     HTTP = "http"
 
 
-_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.HTTP: http}
+_MEASURES = {
+    Part.ENVELOPE: envelope,
+    Part.PUBLISH: publish,
+    Part.PUBLISH_SIZES: publish_sizes,
+    Part.HTTP: http,
+}
 
 
 def main(
