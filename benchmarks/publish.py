@@ -29,7 +29,9 @@ from shared.events.credit import ORDER_UPDATED
 from shared.messaging import Bus, OutgoingMessage, PubAck
 
 if TYPE_CHECKING:
-    from benchmarks.harness import Bench
+    from nats.js import JetStreamContext
+
+    from benchmarks.harness import Bench, Run
 
 _OPERATIONS = 2_000
 _IN_FLIGHT = 256
@@ -57,17 +59,6 @@ async def publish(bench: Bench) -> None:
         await broker.connect()
         js = bus.client.jetstream(publish_async_max_pending=_IN_FLIGHT)
 
-        async def ours(operations: int) -> None:
-            outcomes = await bus.publisher.publish_all(
-                [
-                    OutgoingMessage(ORDER_UPDATED.subject, _BODY, {}, new_event_id())
-                    for _ in range(operations)
-                ]
-            )
-            for outcome in outcomes:
-                if not isinstance(outcome, PubAck):
-                    raise outcome
-
         async def one_by_one(operations: int) -> None:
             for _ in range(operations):
                 await js.publish(ORDER_UPDATED.subject, _BODY, headers=_headers())
@@ -79,13 +70,6 @@ async def publish(bench: Bench) -> None:
                     for _ in range(operations)
                 )
             )
-
-        async def asynchronous(operations: int) -> None:
-            acks = [
-                await js.publish_async(ORDER_UPDATED.subject, _BODY, headers=_headers())
-                for _ in range(operations)
-            ]
-            await asyncio.gather(*acks)
 
         async def faststream(operations: int) -> None:
             window = asyncio.Semaphore(_IN_FLIGHT)
@@ -106,10 +90,10 @@ async def publish(bench: Bench) -> None:
             "publish: 512 bytes, acknowledged",
             _OPERATIONS,
             {
-                "shared: Publisher.publish_all": ours,
+                "shared: Publisher.publish_all": _ours(bus, _BODY),
                 "nats-py: publish, one by one": one_by_one,
                 "nats-py: gather of publish": gathered,
-                "nats-py: publish_async": asynchronous,
+                "nats-py: publish_async": _asynchronous(js, _BODY),
                 "FastStream: publish, 256 at a time": faststream,
             },
         )
@@ -126,33 +110,40 @@ async def publish_sizes(bench: Bench) -> None:
         js = bus.client.jetstream(publish_async_max_pending=_IN_FLIGHT)
         for size in _SIZES:
             body = _body(size)
-
-            async def ours(operations: int, body: bytes = body) -> None:
-                outcomes = await bus.publisher.publish_all(
-                    [
-                        OutgoingMessage(ORDER_UPDATED.subject, body, {}, new_event_id())
-                        for _ in range(operations)
-                    ]
-                )
-                for outcome in outcomes:
-                    if not isinstance(outcome, PubAck):
-                        raise outcome
-
-            async def asynchronous(operations: int, body: bytes = body) -> None:
-                acks = [
-                    await js.publish_async(ORDER_UPDATED.subject, body, headers=_headers())
-                    for _ in range(operations)
-                ]
-                await asyncio.gather(*acks)
-
             await bench.compare(
                 f"publish-sizes: {size:,} bytes, acknowledged",
                 min(_OPERATIONS, max(_TURN_BYTES // size, 1)),
                 {
-                    "shared: Publisher.publish_all": ours,
-                    "nats-py: publish_async": asynchronous,
+                    "shared: Publisher.publish_all": _ours(bus, body),
+                    "nats-py: publish_async": _asynchronous(js, body),
                 },
             )
+
+
+def _ours(bus: Bus, body: bytes) -> Run:
+    async def run(operations: int) -> None:
+        outcomes = await bus.publisher.publish_all(
+            [
+                OutgoingMessage(ORDER_UPDATED.subject, body, {}, new_event_id())
+                for _ in range(operations)
+            ]
+        )
+        for outcome in outcomes:
+            if not isinstance(outcome, PubAck):
+                raise outcome
+
+    return run
+
+
+def _asynchronous(js: JetStreamContext, body: bytes) -> Run:
+    async def run(operations: int) -> None:
+        acks = [
+            await js.publish_async(ORDER_UPDATED.subject, body, headers=_headers())
+            for _ in range(operations)
+        ]
+        await asyncio.gather(*acks)
+
+    return run
 
 
 def _headers() -> dict[str, str]:
