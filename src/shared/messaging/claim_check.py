@@ -101,7 +101,7 @@ class ClaimCheck:
                     ttl=MAX_AGE_SECONDS,
                     storage=StorageType.FILE,
                     replicas=self._bus.settings.replicas,
-                )
+                ),
             )
 
 
