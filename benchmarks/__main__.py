@@ -20,7 +20,7 @@ from benchmarks.consume import consume
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
-from benchmarks.publish import publish
+from benchmarks.publish import publish, publish_sizes
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
 
@@ -33,11 +33,18 @@ class Part(StrEnum):
 
     ENVELOPE = "envelope"
     PUBLISH = "publish"
+    PUBLISH_SIZES = "publish-sizes"
     CONSUME = "consume"
     HTTP = "http"
 
 
-_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.CONSUME: consume, Part.HTTP: http}
+_MEASURES = {
+    Part.ENVELOPE: envelope,
+    Part.PUBLISH: publish,
+    Part.PUBLISH_SIZES: publish_sizes,
+    Part.CONSUME: consume,
+    Part.HTTP: http,
+}
 
 
 def main(

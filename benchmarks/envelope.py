@@ -4,6 +4,7 @@ All writers use the same ids and clock, inside one context. What makes the compa
 
 - `json` checks nothing. It is given a payload that is plain JSON already, and hands back what it
   read, timestamp as text.
+- `orjson` checks nothing either; `msgspec` checks the envelope's types, but drops unknown fields.
 - Bare pydantic checks the payload as its type while reading, in one pass, and trusts it while
   writing. Our writer reads its own payload back, so that nothing unreadable is sent; our reader
   keeps the fields it does not know, and hands the payload out as JSON before a contract reads it.
@@ -16,6 +17,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
+import orjson
 from pydantic import BaseModel
 
 from benchmarks.harness import Bench, Run
@@ -51,6 +54,20 @@ class _Bare(BaseModel):
     metadata: dict[str, Any]
 
 
+class _Struct(msgspec.Struct):
+    event_id: str
+    subject: str
+    timestamp: datetime
+    payload: dict[str, Any]
+    trace_id: str | None = None
+    correlation_id: str | None = None
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+_TYPED = msgspec.json.Decoder(_Struct)
+
+
 class _BareWithOrder(_Bare):
     payload: OrderUpdatedPayload
 
@@ -72,12 +89,27 @@ async def envelope(bench: Bench) -> None:
                 "bare pydantic": _times(_write_bare),
             },
         )
+        made = Envelope.create(ORDER_UPDATED, _ORDER, source_service="webhook-service")
+        received, plain, typed = Envelope.decode(body), json.loads(body), _TYPED.decode(body)
+        await bench.compare(
+            "envelope: encode",
+            _OPERATIONS,
+            {
+                "shared: encode what create made": _times(made.encode),
+                "shared: encode what decode read": _times(received.encode),
+                "stdlib json": _times(lambda: json.dumps(plain).encode()),
+                "orjson": _times(lambda: orjson.dumps(plain)),
+                "msgspec, typed": _times(lambda: msgspec.json.encode(typed)),
+            },
+        )
         await bench.compare(
             "envelope: decode",
             _OPERATIONS,
             {
                 "shared: Envelope.decode": _times(lambda: Envelope.decode(body)),
                 "stdlib json": _times(lambda: json.loads(body)),
+                "orjson": _times(lambda: orjson.loads(body)),
+                "msgspec, typed": _times(lambda: _TYPED.decode(body)),
                 "bare pydantic": _times(lambda: _BareWithJson.model_validate_json(body)),
             },
         )

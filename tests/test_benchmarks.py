@@ -13,7 +13,20 @@ CONTENDERS = {
         "stdlib json",
         "bare pydantic",
     ],
-    "envelope: decode": ["shared: Envelope.decode", "stdlib json", "bare pydantic"],
+    "envelope: encode": [
+        "shared: encode what create made",
+        "shared: encode what decode read",
+        "stdlib json",
+        "orjson",
+        "msgspec, typed",
+    ],
+    "envelope: decode": [
+        "shared: Envelope.decode",
+        "stdlib json",
+        "orjson",
+        "msgspec, typed",
+        "bare pydantic",
+    ],
     "envelope: decode, and read the payload as its type": [
         "shared: Envelope.decode, Contract.read",
         "bare pydantic",
@@ -23,6 +36,7 @@ CONTENDERS = {
         "nats-py: publish, one by one",
         "nats-py: gather of publish",
         "nats-py: publish_async",
+        "FastStream: publish, 256 at a time",
     ],
     "consume: an order, acknowledged": [
         "shared: typed handler",
@@ -40,6 +54,13 @@ CONTENDERS = {
         "nats-py: push, callback",
         "nats-py: fetch(10, timeout=1)",
     ],
+    **{
+        f"publish-sizes: {size} bytes, acknowledged": [
+            "shared: Publisher.publish_all",
+            "nats-py: publish_async",
+        ]
+        for size in ("100", "1,000", "10,000", "100,000", "900,000")
+    },
     "http: one request": ["shared: edge, envelope", "bare FastAPI", "FastAPI with a log line"],
 }
 
@@ -60,7 +81,7 @@ def rows(output: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     title = ""
     for line in output.splitlines():
-        if re.match(r"(envelope|publish|consume|http): ", line):
+        if re.match(r"[a-z][a-z-]+: ", line):
             title = line.strip()
         elif row := re.match(r"\s+(\S.*?)\s{2,}[\d.]+\s+[\d.]+ - [\d.]+\s+[\d.]+", line):
             found.setdefault(title, []).append(row[1])

@@ -148,3 +148,10 @@ def test_outcomes_are_logged_with_the_ids(caplog: pytest.LogCaptureFixture) -> N
     assert vars(failed)["error"] == "boom"
     assert failed.exc_info is not None
     assert failed.exc_info[1] is error
+
+
+def test_a_trace_id_may_be_a_uuid() -> None:
+    trace_id = UUID("0af76519-16cd-43dd-8448-eb211c80319c")
+    context = EventContext.create(subject="evt.a.b", source_service="s", trace_id=trace_id)
+    assert context.trace_id == str(trace_id)
+    assert context.correlation_id == trace_id.hex

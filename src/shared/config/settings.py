@@ -119,6 +119,8 @@ class NatsSettings(Section):
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies of each stream: 1 on one machine, 3 in a cluster."""
     dedupe_window_seconds: float = Field(default=120.0, gt=0)
+    claim_check_bytes: int | None = Field(default=None, ge=1)
+    """A larger body travels by way of the object store; by default none does."""
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shared.events.context import EventContext, EventContextManager, EventPayload
-from shared.events.contract import Contract
+from shared.events.contract import Contract, UpcastError
 from shared.events.envelope import Envelope, EnvelopeError
 from shared.events.headers import context_from_message
 from shared.events.streams import (
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from shared.events.base_publisher import DomainEventPublisher
     from shared.events.base_subscriber import DomainEventSubscriber
     from shared.events.declared import contracts
+    from shared.events.table import ContractRow, ContractTable, describe
 
 __all__ = [
     "SERVICE_STREAM_MAP",
     "Contract",
+    "ContractRow",
+    "ContractTable",
     "DomainEventPublisher",
     "DomainEventSubscriber",
     "Envelope",
@@ -48,8 +51,10 @@ __all__ = [
     "EventWrapper",
     "StreamDefinition",
     "Streams",
+    "UpcastError",
     "context_from_message",
     "contracts",
+    "describe",
     "get_stream_for_service",
     "get_stream_from_subject",
     "get_stream_subjects",
@@ -58,9 +63,12 @@ __all__ = [
 ]
 
 _LAZY = {
+    "ContractRow": "shared.events.table",
+    "ContractTable": "shared.events.table",
     "DomainEventPublisher": "shared.events.base_publisher",
     "DomainEventSubscriber": "shared.events.base_subscriber",
     "contracts": "shared.events.declared",
+    "describe": "shared.events.table",
 }
 
 

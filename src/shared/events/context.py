@@ -13,6 +13,7 @@ from shared.events.headers import trace_from_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 T = TypeVar("T")
 
@@ -64,9 +65,10 @@ class EventContext:
         correlation_id: str | None = None,
         idempotency_key: str | None = None,
         metadata: dict[str, Any] | None = None,
-        trace_id: str | None = None,
+        trace_id: str | UUID | None = None,
     ) -> EventContext:
         """Begin a new event, with the ids of the current context unless others are given."""
+        trace_id = None if trace_id is None else str(trace_id)
         context = current() or Context.start(trace=trace_from_id(trace_id))
         return cls(
             event_id=new_event_id(),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from shared.errors import ValidationError
 from shared.events.streams import Streams, check_subject, stream_for_subject
 
 if TYPE_CHECKING:
@@ -15,34 +19,149 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=BaseModel)
 
+Upcast = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Takes the payload of one version, as JSON, and returns that of the next; it may change it."""
+
+# What a schema tells people, and no validator obeys.
+_TOLD = frozenset({"title", "description", "examples", "$comment", "deprecated"})
+
+
+class UpcastError(ValidationError):
+    """A payload is of a version that the reader has no way from; the message says the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contract(Generic[P]):
     """A subject, the payload spoken on it, and the version of that payload's form.
 
+    Payloads of older versions are read through the functions given to `upcasts`, one for each step.
+
     Raises:
-        ValueError: the subject is malformed or holds a wildcard.
+        ValueError: the subject is malformed or holds a wildcard, or the version is below 1.
 
     """
 
     subject: str
     payload: type[P]
     version: int = 1
+    _upcasts: dict[int, Upcast] = field(
+        default_factory=dict, init=False, repr=False, compare=False, hash=False
+    )
 
     def __post_init__(self) -> None:
         check_subject(self.subject)
+        if self.version < 1:
+            raise ValueError(f"{self.subject}: versions begin with 1, and {self.version} is less")
 
     @property
     def stream(self) -> Streams:
         """The one stream that holds the subject; `ValueError` when its domain is unknown."""
         return stream_for_subject(self.subject)
 
+    def upcasts(self, *, from_version: int) -> Callable[[Upcast], Upcast]:
+        """Register the function that takes a payload from one version to the next.
+
+            @ORDER_UPDATED.upcasts(from_version=1)
+            def with_currency(payload: dict[str, Any]) -> dict[str, Any]:
+                return {**payload, "currency": "EUR"}
+
+        Raises:
+            ValueError: no version follows that one, or the step is taken already.
+
+        """
+
+        def register(function: Upcast) -> Upcast:
+            self.upcast(from_version, function)
+            return function
+
+        return register
+
+    def upcast(self, from_version: int, function: Upcast) -> None:
+        """Do as `upcasts` with a function that is at hand."""
+        if not 1 <= from_version < self.version:
+            raise ValueError(
+                f"{self.subject} is of version {self.version}: "
+                f"a step can start at 1 to {self.version - 1}, not at {from_version}"
+            )
+        known = self._upcasts.setdefault(from_version, function)
+        if known is not function:
+            raise ValueError(
+                f"{self.subject} has a step from version {from_version} already: "
+                f"{getattr(known, '__qualname__', known)}"
+            )
+
     def read(self, envelope: Envelope) -> P:
         """Return the payload of an envelope as its type.
 
+        The version is the one in the envelope's metadata; without a number there, it is taken for
+        the contract's own. A newer version is read as far as the payload's type finds its fields.
+
         Raises:
             pydantic.ValidationError: the payload does not fit.
+            UpcastError: a step from the payload's version is missing, or a newer version does not
+                fit.
 
         """
-        # Read as JSON, not as Python values: models may be strict, or spell bytes in base64.
-        return self.payload.model_validate_json(to_json(envelope.payload))
+        sent = _number(envelope.metadata.get("version"))
+        if sent is None or sent == self.version:
+            # Read as JSON, not as Python values: models may be strict, or spell bytes in base64.
+            return self.payload.model_validate_json(to_json(envelope.payload))
+        if sent < self.version:
+            return self.payload.model_validate_json(self._upcasted(envelope.payload, sent))
+        try:
+            return self.payload.model_validate_json(to_json(envelope.payload))
+        except ValueError as error:
+            raise UpcastError(
+                f"{self.subject} was sent in version {sent}, and this reader knows version "
+                f"{self.version}, which it does not fit: update the contract here first",
+                details={"sent": sent, "known": self.version},
+            ) from error
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema (2020-12) of the payload as it is read."""
+        return self.payload.model_json_schema(mode="validation")
+
+    @property
+    def schema_hash(self) -> str:
+        """64 hex digits that are the same for payloads of the same form.
+
+        The SHA-256 of the schema as canonical JSON, without titles, descriptions and examples. The
+        order of fields does not matter, nor in which order a field's choices are listed.
+        """
+        canonical = json.dumps(_form(self.schema()), sort_keys=True, separators=(",", ":"))
+        return sha256(canonical.encode()).hexdigest()
+
+    def _upcasted(self, payload: Mapping[str, Any], sent: int) -> bytes:
+        # A copy: whoever reads the envelope next finds it as it came.
+        document: Mapping[str, Any] = json.loads(to_json(payload))
+        for version in range(sent, self.version):
+            step = self._upcasts.get(version)
+            if step is None:
+                raise UpcastError(
+                    f"{self.subject} was sent in version {sent}, and there is no step from "
+                    f"{version} to {version + 1}; add it beside the contract: "
+                    f"@<contract>.upcasts(from_version={version})",
+                    details={"sent": sent, "known": self.version, "missing": version},
+                )
+            document = step(dict(document))
+        return to_json(document)
+
+
+def _number(version: object) -> int | None:
+    text = str(version)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) else None  # noqa: PLR2004
+
+
+def _form(schema: object, *, names: bool = False) -> object:
+    """Return what of a schema a validator obeys; `names` are a mapping from fields, not words."""
+    if isinstance(schema, dict):
+        return {
+            key: _form(value, names=not names and key in {"properties", "$defs"})
+            for key, value in schema.items()
+            if names or key not in _TOLD
+        }
+    if isinstance(schema, list):
+        return sorted(
+            (_form(item) for item in schema), key=lambda item: json.dumps(item, sort_keys=True)
+        )
+    return schema

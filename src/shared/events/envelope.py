@@ -9,28 +9,25 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
+    GetCoreSchemaHandler,
     field_serializer,
     model_validator,
 )
-from pydantic_core import from_json, to_json
+from pydantic_core import core_schema, from_json, to_json
 
 from shared.context import Context, TraceContext, current, new_event_id, safe_id
 from shared.errors import ValidationError
+from shared.events import cloudevents
 from shared.events import headers as header
 from shared.events.contract import Contract, P
 
-# Given as validation context for a document that was just parsed, and hence is JSON already.
-_PARSED: Final = object()
 _HEADER_SAFE = re.compile(r"[!-~]{1,256}")
 
 
@@ -42,16 +39,19 @@ class EnvelopeError(ValidationError):
     """
 
 
-def _now_if_null(value: object) -> object:
-    return datetime.now(UTC) if value is None else value
+def _json(value: object) -> object:
+    """Return a value as it will arrive; `ValueError` when JSON has no form for it."""
+    return from_json(to_json(value), allow_inf_nan=False)
 
 
-def _in_utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+class _OrNull:
+    """Says that null may stand where a value belongs; `Envelope` puts one there."""
 
-
-def _empty_if_null(value: object) -> object:
-    return {} if value is None else value
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.nullable_schema(handler(source))
 
 
 class Envelope(BaseModel):
@@ -62,6 +62,8 @@ class Envelope(BaseModel):
     time of reading.
     """
 
+    __slots__ = ("_encoded",)  # left behind by copies, which may say something else
+
     model_config = ConfigDict(frozen=True, extra="allow")
 
     event_id: str = Field(min_length=1)
@@ -69,17 +71,35 @@ class Envelope(BaseModel):
     subject: str = Field(min_length=1)
     correlation_id: str | None = None
     idempotency_key: str | None = None
-    timestamp: Annotated[datetime, BeforeValidator(_now_if_null), AfterValidator(_in_utc)]
-    metadata: Annotated[dict[str, Any], BeforeValidator(_empty_if_null)] = Field(
-        default_factory=dict
-    )
+    timestamp: Annotated[datetime, _OrNull]
+    metadata: Annotated[dict[str, Any], _OrNull] = Field(default_factory=dict)
     payload: dict[str, Any]
 
-    @model_validator(mode="before")
     @classmethod
-    def _as_json(cls, document: object, info: ValidationInfo) -> object:
-        # UUID, datetime, Decimal, Enum and models become JSON here, and nowhere else.
-        return document if info.context is _PARSED else _json(document)
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        # What was just parsed is JSON already: bytes become an envelope in one pass, in Rust.
+        schema = handler(source)
+        return core_schema.json_or_python_schema(
+            json_schema=schema,
+            python_schema=core_schema.no_info_before_validator_function(_json, schema),
+        )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        values = self.__dict__
+        timestamp = values["timestamp"]
+        if timestamp is None:
+            values["timestamp"] = datetime.now(UTC)
+        elif timestamp.tzinfo != UTC:
+            naive = timestamp.tzinfo is None
+            values["timestamp"] = (
+                timestamp.replace(tzinfo=UTC) if naive else timestamp.astimezone(UTC)
+            )
+        if values["metadata"] is None:
+            values["metadata"] = {}
+        return self
 
     @field_serializer("timestamp")
     def _iso(self, value: datetime) -> str:
@@ -106,26 +126,33 @@ class Envelope(BaseModel):
 
         """
         context = current() or Context.start()
-        envelope = cls.from_dict(
-            {
-                "event_id": new_event_id(),
-                "trace_id": context.trace.trace_id,
-                "subject": contract.subject,
-                "correlation_id": context.correlation_id,
-                "idempotency_key": idempotency_key,
-                "timestamp": datetime.now(UTC),
-                "metadata": {
-                    **(metadata or {}),
-                    "source_service": source_service,
-                    "version": str(contract.version),
-                },
-                "payload": payload,
-            },
-        )
+        what = f"payload of {contract.subject}"
         try:
-            contract.read(envelope)
+            written = to_json(payload)
+            contract.payload.model_validate_json(written)
         except pydantic.ValidationError as error:
-            raise _envelope_error(f"payload of {contract.subject}", error) from error
+            raise _envelope_error(what, error) from error
+        except ValueError as error:
+            raise EnvelopeError(f"{what} is no JSON: {error}") from error
+        about = {
+            "event_id": new_event_id(),
+            "trace_id": context.trace.trace_id,
+            "subject": contract.subject,
+            "correlation_id": context.correlation_id,
+            "idempotency_key": idempotency_key,
+            "timestamp": datetime.now(UTC).isoformat(),
+            "metadata": {
+                **(metadata or {}),
+                "source_service": source_service,
+                "version": str(contract.version),
+            },
+        }
+        try:
+            encoded = b'%b,"payload":%b}' % (to_json(about)[:-1], written)
+        except ValueError as error:
+            raise EnvelopeError(f"envelope is no JSON: {error}") from error
+        envelope = cls.decode(encoded)
+        object.__setattr__(envelope, "_encoded", encoded)
         return envelope
 
     @classmethod
@@ -136,7 +163,12 @@ class Envelope(BaseModel):
             EnvelopeError: a required field is missing, or a value does not fit or is no JSON.
 
         """
-        return cls._read(document, parsed=False)
+        if not isinstance(document, Mapping):
+            raise EnvelopeError("an envelope is a JSON object")
+        try:
+            return cls.model_validate(document)
+        except pydantic.ValidationError as error:
+            raise _envelope_error("envelope", error) from error
 
     @classmethod
     def decode(cls, body: bytes | str) -> Self:
@@ -147,27 +179,72 @@ class Envelope(BaseModel):
 
         """
         try:
-            document = from_json(body, allow_inf_nan=False)
+            # Python's JSON knows these, and nobody else's does. In a text they do no harm.
+            text = body if isinstance(body, bytes) else body.encode()
+            if b"NaN" in text or b"Infinity" in text:
+                from_json(text, allow_inf_nan=False)
+            return cls.model_validate_json(text)
+        except pydantic.ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            if fault["type"] == "json_invalid":
+                raise EnvelopeError(
+                    f"the body of the message is no JSON: {fault['msg']}"
+                ) from error
+            if fault["type"] == "model_type":
+                raise EnvelopeError("an envelope is a JSON object") from error
+            raise _envelope_error("envelope", error) from error
         except ValueError as error:
             raise EnvelopeError(f"the body of the message is no JSON: {error}") from error
-        return cls._read(document, parsed=True)
 
     @classmethod
-    def _read(cls, document: object, *, parsed: bool) -> Self:
-        if not isinstance(document, Mapping):
-            raise EnvelopeError("an envelope is a JSON object")
+    def from_message(cls, body: bytes, headers: Mapping[str, str]) -> Self:
+        """Read an envelope from a message: its own form, or a CloudEvent in either mode.
+
+        Raises:
+            EnvelopeError: it is neither, or a required field is missing or invalid.
+
+        """
         try:
-            return cls.model_validate(document, context=_PARSED if parsed else None)
-        except pydantic.ValidationError as error:
-            raise _envelope_error("envelope", error) from error
+            document = cloudevents.document_of(body, headers)
+        except ValueError as error:
+            raise EnvelopeError(f"the message is no good JSON or CloudEvent: {error}") from error
+        return cls.decode(body) if document is None else cls.from_dict(document)
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """Return the envelope as a CloudEvent 1.0 in the JSON event format."""
+        return {**cloudevents.attributes_of(self.to_dict()), "data": self.payload}
+
+    def cloudevent_message(
+        self, mode: Literal["binary", "structured"] = "binary"
+    ) -> tuple[dict[str, str], bytes]:
+        """Return headers and body of the message that carries it as a CloudEvent over NATS.
+
+        In binary mode the body is the payload and the attributes are headers; in structured mode
+        the body is all of it. The other headers are those of `headers`.
+        """
+        headers = self.headers()
+        if mode == "structured":
+            headers[header.CONTENT_TYPE] = cloudevents.STRUCTURED
+            return headers, to_json(self.to_cloudevent())
+        attributes = cloudevents.attributes_of(self.to_dict())
+        return headers | cloudevents.headers_of(attributes), to_json(self.payload)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the envelope as plain JSON values, its unknown fields last."""
         return self.model_dump(mode="json")
 
     def encode(self) -> bytes:
-        """Return the body of the message."""
-        return to_json(self)
+        """Return the body of the message.
+
+        What `create` made is not encoded again: do not change what is inside its payload.
+        """
+        try:
+            encoded: bytes = object.__getattribute__(self, "_encoded")
+        except AttributeError:
+            document = {**self.__dict__, **(self.model_extra or {})}
+            document["timestamp"] = self.timestamp.isoformat()
+            return to_json(document)
+        return encoded
 
     @property
     def message_id(self) -> str:
@@ -211,11 +288,6 @@ class Envelope(BaseModel):
             header.TENANT: tenant or "",
         }
         return {name: value for name, value in headers.items() if value}
-
-
-def _json(value: object) -> object:
-    """Return a value as it will arrive; `ValueError` when JSON has no form for it."""
-    return from_json(to_json(value), allow_inf_nan=False)
 
 
 def _envelope_error(what: str, error: pydantic.ValidationError) -> EnvelopeError:

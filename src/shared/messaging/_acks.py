@@ -200,7 +200,18 @@ def _read(message: Msg, subject: str) -> PubAck | MessageBusError:
         error = bus_error("publish", cause, subject=subject)
         error.__cause__ = cause
         return error
-    body = cast("_AckBody", from_json(message.data))
+    try:
+        return _answer(cast("_AckBody", from_json(message.data)), subject)
+    except (KeyError, ValueError):
+        # Such as the empty answer to a part of a batch, by headers the sender put there.
+        return MessageBusError(
+            f"publish of {subject} failed: the server's answer is no acknowledgement",
+            operation="publish",
+            subject=subject,
+        )
+
+
+def _answer(body: _AckBody, subject: str) -> PubAck | MessageBusError:
     if refusal := body.get("error"):
         return MessageBusError(
             f"publish of {subject} was refused: {refusal.get('description')}",

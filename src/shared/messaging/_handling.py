@@ -19,6 +19,7 @@ from shared.messaging._attempts import Attempts, Record, attempt_number
 from shared.messaging._deadlines import Deadlines
 from shared.messaging._later import Later
 from shared.messaging.breaker import Breaker, Circuit
+from shared.messaging.claim_check import resolve
 from shared.messaging.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Handling:
         self.answers = Answers(bus)
         self.later = Later(bus, subscription.durable)
         self.waiting: dict[Key, float] = {}
+        self._bus = bus
         self._subscription = subscription
         self._service = service
         self._measures = measures
@@ -131,8 +133,11 @@ class Handling:
         handle = self._subscription.handle_batch
         if handle is None:  # pragma: no cover - `Subscription` takes care of that
             return False
-        deliveries = [held.delivery for held in batch]
-        error = await self._outlast_outages(batch, lambda: handle(deliveries))
+
+        async def together() -> None:
+            await handle([await resolve(self._bus, held.delivery) for held in batch])
+
+        error = await self._outlast_outages(batch, together)
         if error is None:
             for held in batch:
                 await self._acknowledge(held)
@@ -182,7 +187,11 @@ class Handling:
     async def _run(self, held: Held) -> None:
         """Run the handler for one message, and answer accordingly."""
         handler = self._subscription.handler
-        error = held.trouble or await self._outlast_outages([held], lambda: handler(held.delivery))
+
+        async def alone() -> None:
+            await handler(await resolve(self._bus, held.delivery))
+
+        error = held.trouble or await self._outlast_outages([held], alone)
         if error is None:
             await self._acknowledge(held)
         elif isinstance(error, _StoppedError):

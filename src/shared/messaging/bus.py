@@ -58,7 +58,7 @@ class Bus:
     ) -> None:
         self.settings = settings
         self.name = name
-        self.publisher = Publisher(self)
+        self.publisher = Publisher(self, claim_check_bytes=settings.claim_check_bytes)
         self._logger = logger or _logger
         self._client: Client | None = None
         self._borrowed = False

@@ -16,6 +16,7 @@ from shared.messaging._acks import Acks, Call, PubAck
 from shared.messaging._gate import bus_error, translated
 from shared.messaging._outage import Outage
 from shared.messaging._wire import CHUNK_BYTES, check_subject, command, header_block, write
+from shared.messaging.claim_check import ClaimCheck
 from shared.metrics import messages_published_total
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class Publisher:
 
     At most `window` messages are unacknowledged at a time, over all callers: who comes then waits,
     which is the back-pressure. An acknowledgement is awaited for `timeout_seconds`. A message may
-    be as large as the server takes, less `headroom_bytes`.
+    be as large as the server takes, less `headroom_bytes`. With `claim_check_bytes`, a body larger
+    than that is left at the object store first, and subscribers of this package collect it before
+    their handler sees the message.
 
     **While NATS is away** nothing is sent, and nothing kept to be sent later. All who publish wait
     together for the connection, `timeout_seconds` from when the first of them met the outage;
@@ -67,11 +70,15 @@ class Publisher:
         window: int = 256,
         timeout_seconds: float = 5.0,
         headroom_bytes: int = HEADROOM_BYTES,
+        claim_check_bytes: int | None = None,
     ) -> None:
         self._bus = bus
         self._timeout_seconds = timeout_seconds
         self._headroom_bytes = headroom_bytes
         self._window = asyncio.Semaphore(window)
+        self._claims = (
+            None if claim_check_bytes is None else ClaimCheck(bus, above_bytes=claim_check_bytes)
+        )
         self._outage = Outage(bus, patience_seconds=timeout_seconds)
         self._acks: Acks | None = None
         self._opening = asyncio.Lock()
@@ -162,6 +169,7 @@ class Publisher:
         call = Call(len(messages))
         place = 0
         try:
+            messages = await self._left(messages)
             while place < len(messages):
                 acks = await self._let_out()
                 commands, place = await self._fill(acks, call, messages, place)
@@ -208,6 +216,7 @@ class Publisher:
             return await self._publish(messages)
         call = Call(1)
         try:
+            messages = await self._left(messages)
             await self._send_batch(call, messages)
             await call.done
             (commit,) = call.outcomes
@@ -245,6 +254,13 @@ class Publisher:
             raise
         commands.append(command(last.subject, reply, blocks[-1], last.body))
         await self._write(acks, commands)
+
+    async def _left(self, messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
+        """Return the messages with their large bodies left at the object store."""
+        if self._claims is None:
+            return messages
+        await self._outage.connected()
+        return [await self._claims.leave(message) for message in messages]
 
     def _headers(self, message: OutgoingMessage, batch: Mapping[str, str] | None = None) -> bytes:
         subject = message.subject

@@ -157,7 +157,7 @@ class JetStreamEventSubscriber(ABC):
         await self._engine.drain(self.drain_seconds)
 
     async def _handle(self, delivery: Delivery) -> None:
-        envelope = Envelope.decode(delivery.body)
+        envelope = Envelope.from_message(delivery.body, delivery.headers)
         if envelope.subject != delivery.subject and not covers(self.subject, envelope.subject):
             raise EnvelopeError(
                 f"the envelope says {envelope.subject}, but came on {delivery.subject}"

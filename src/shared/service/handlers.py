@@ -144,7 +144,9 @@ class Handler:
             return _field(delivery.body, self.order_by.split("."))
         if self.order_by is None:
             return None
-        key = self.order_by(self.contract.read(Envelope.decode(delivery.body)))
+        key = self.order_by(
+            self.contract.read(Envelope.from_message(delivery.body, delivery.headers))
+        )
         return None if key is None else str(key)
 
 
@@ -262,7 +264,7 @@ class HandlerRunner:
             await self.batch([delivery])
             return
         handler, contract = self._handler, self._handler.contract
-        envelope = Envelope.decode(delivery.body)
+        envelope = Envelope.from_message(delivery.body, delivery.headers)
         context = context_from_message(envelope, delivery.headers, self._service)
         with (
             bind(context),
@@ -300,7 +302,9 @@ class HandlerRunner:
             EnvelopeError, pydantic.ValidationError, Exception: as for one; of any member.
         """
         contract = self._handler.contract
-        envelopes = [Envelope.decode(delivery.body) for delivery in deliveries]
+        envelopes = [
+            Envelope.from_message(delivery.body, delivery.headers) for delivery in deliveries
+        ]
         payloads = [contract.read(envelope) for envelope in envelopes]
         members = list(zip(payloads, envelopes, deliveries, strict=True))
         with (
