@@ -193,6 +193,7 @@ class Application(Generic[S]):
                 self._bus.publisher,
                 service=service.name,
                 settings=settings.delivery,
+                bus=self._bus,
             )
             self._provisions.add(
                 UnitOfWorkFactory,
