@@ -19,6 +19,8 @@ from rich.console import Console
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
+from benchmarks.inbox import inbox
+from benchmarks.outbox import outbox
 from benchmarks.publish import publish
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
@@ -33,9 +35,17 @@ class Part(StrEnum):
     ENVELOPE = "envelope"
     PUBLISH = "publish"
     HTTP = "http"
+    OUTBOX = "outbox"
+    INBOX = "inbox"
 
 
-_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.HTTP: http}
+_MEASURES = {
+    Part.ENVELOPE: envelope,
+    Part.PUBLISH: publish,
+    Part.HTTP: http,
+    Part.OUTBOX: outbox,
+    Part.INBOX: inbox,
+}
 
 
 def main(

@@ -9,7 +9,7 @@ from shared.delivery.idempotency import (
     create_idempotency_table,
     drop_idempotency_table,
 )
-from shared.delivery.inbox import Inbox
+from shared.delivery.inbox import Inbox, check_inbox_retention
 from shared.delivery.janitor import Janitor
 from shared.delivery.outbox import Outbox, UndeclaredContractError
 from shared.delivery.rebuild import Rebuilt, rebuild_streams
@@ -41,6 +41,7 @@ __all__ = [
     "UndeclaredContractError",
     "UnitOfWork",
     "UnitOfWorkFactory",
+    "check_inbox_retention",
     "create_delivery_tables",
     "create_idempotency_table",
     "create_outbox_leases",
