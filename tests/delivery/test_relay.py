@@ -411,7 +411,7 @@ async def test_a_deep_outbox_is_read_by_its_partial_indexes_alone(world: World) 
     due = await connection.fetch(f"EXPLAIN {leases._DUE}", outbox.owner, 500, 50)
     async with world.database.transaction() as session:
         await session.execute(text("ANALYZE outbox"))
-        backlog = await session.scalars(text(f"EXPLAIN {status._BACKLOG.text}"))
+        backlog = await session.scalars(text(f"EXPLAIN {status.BACKLOG}"))
     outbox.close()
     for plan in ("\n".join(row[0] for row in due), "\n".join(backlog)):
         assert "Seq Scan on outbox " not in plan

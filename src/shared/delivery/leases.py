@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from shared.database import translate_errors
 from shared.delivery.pending import Pending
+from shared.delivery.status import BACKLOG, Backlog, backlog_of
 from shared.delivery.tables import PARTITIONS
 from shared.errors import DatabaseError
 
@@ -233,6 +234,17 @@ class LeasedOutbox:
                 [outcome.error for outcome in outcomes],
             )
         return frozenset(row[0] for row in marked)
+
+    async def backlog(self) -> Backlog:
+        """Count what is due in all partitions; without waiting for a connection of the pool.
+
+        Raises:
+            DatabaseError: the database is away.
+        """
+        with _reached("outbox backlog"):
+            connection = await self._connected()
+            row = await connection.fetchrow(BACKLOG)
+        return backlog_of(*row) if row is not None else Backlog(0, 0.0)
 
     async def waiting(self) -> bool:
         """Tell whether messages of ours failed and wait for another attempt.

@@ -223,9 +223,12 @@ class Relay:
             DatabaseError: the database is away.
         """
         backlog = await read_backlog(self._database)
+        self._show(backlog)
+        return backlog
+
+    def _show(self, backlog: Backlog) -> None:
         outbox_backlog.labels(self._service).set(backlog.count)
         outbox_oldest_age_seconds.labels(self._service).set(backlog.oldest_age_seconds)
-        return backlog
 
     async def _relay(self) -> None:
         while True:
@@ -252,7 +255,9 @@ class Relay:
             return
         self._measured = time.monotonic()
         try:
-            await self.backlog()
+            # Over the relay's own connection: the pool may be in full use by what fills the outbox.
+            async with self._one_turn:
+                self._show(await self._outbox.backlog())
         except GlamBaseError as error:
             _logger.warning("outbox backlog unknown: %s", error)
 

@@ -12,13 +12,14 @@ from shared.database import translate_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from decimal import Decimal
 
     from shared.database import Database
 
 __all__ = ["Backlog", "Lease", "OutboxStatus", "read_backlog", "read_outbox_status"]
 
 # By the partial indexes alone, as large as the table may be.
-_BACKLOG = text("""\
+BACKLOG = """\
 SELECT coalesce(sum(size), 0) AS size, coalesce(sum(failing), 0) AS failing,
   coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0) AS age
 FROM (
@@ -32,7 +33,7 @@ FROM (
   UNION ALL
   SELECT count(*), count(*), min(created_at)
   FROM outbox WHERE published_at IS NULL AND attempts > 0
-) AS waiting""")
+) AS waiting"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,13 @@ async def read_backlog(database: Database) -> Backlog:
     """
     with translate_errors("outbox backlog"):
         async with database.engine.connect() as connection:
-            row = (await connection.execute(_BACKLOG)).one()
-    return Backlog(int(row.size), max(0.0, float(row.age)), int(row.failing))
+            row = (await connection.execute(text(BACKLOG))).one()
+    return backlog_of(row.size, row.failing, row.age)
+
+
+def backlog_of(size: int, failing: int, age: Decimal) -> Backlog:
+    """Return the row of ``BACKLOG`` as what it means."""
+    return Backlog(int(size), max(0.0, float(age)), int(failing))
 
 
 async def read_outbox_status(database: Database) -> OutboxStatus:
