@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import nats.errors
-import nats.js.errors
 
 from shared.errors import MessageBusError
 from shared.events import stream_for_subject
+from shared.messaging import StreamStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from nats.js.api import StreamConfig
-
-    from shared.messaging import Bus
+    from shared.messaging import Bus, StoredStream
 
 __all__ = ["Fence", "Fences", "StreamFacts", "fence_is_busy", "lost_fence"]
 
@@ -81,7 +77,7 @@ class Fences:
     """
 
     def __init__(self, bus: Bus, *, outbox: str, owner: str) -> None:
-        self._bus = bus
+        self._store = StreamStore(bus)
         self._outbox = outbox
         self._owner = owner
         self._streams: dict[str, StreamFacts] = {}
@@ -137,43 +133,30 @@ class Fences:
         try:
             return stream_for_subject(subject).value
         except ValueError:
-            pass
-        try:
-            return str(await self._bus.js.find_stream_name_by_subject(subject))
-        except nats.js.errors.NotFoundError:
-            return None
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unanswered("look up the stream", error, subject) from error
+            return await self._store.name_of(subject)
 
     async def _look_up(self, name: str) -> StreamFacts | None:
-        try:
-            config = (await self._bus.js.stream_info(name)).config
-        except nats.js.errors.NotFoundError:
-            return None
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unanswered("look up the stream", error, name) from error
-        version = self._bus.client.connected_server_version
-        if (version.major, version.minor) < _SINCE:
-            return StreamFacts(name)
+        stream = await self._store.stream(name)
+        if stream is None or stream.server < _SINCE:
+            return StreamFacts(name) if stream is not None else None
         return StreamFacts(
             name,
-            atomic=bool(config.allow_atomic),
-            fenced=await self._takes_fences(config),
-            replicated=(config.num_replicas or 1) > 1,
+            atomic=stream.atomic,
+            fenced=await self._takes_fences(stream),
+            replicated=stream.replicas > 1,
         )
 
-    async def _takes_fences(self, config: StreamConfig) -> bool:
+    async def _takes_fences(self, stream: StoredStream) -> bool:
         """Have the stream take the subjects of fences."""
-        subjects = config.subjects or []
-        wanted = f"fence.{config.name}.>"
-        if wanted in subjects:
+        wanted = f"fence.{stream.name}.>"
+        if wanted in stream.subjects:
             return True
         try:
-            await self._bus.ensure_stream_config(replace(config, subjects=[*subjects, wanted]))
+            await self._store.add_subject(stream.name, wanted)
         except MessageBusError as error:
             if error.retryable:
                 raise
-            _logger.warning("stream %s is not fenced: %s", config.name, error)
+            _logger.warning("stream %s is not fenced: %s", stream.name, error)
             return False
         return True
 
@@ -193,37 +176,20 @@ class Fences:
         return fence
 
     async def _raise(self, stream: str, subject: str, token: int) -> int:
-        js = self._bus.js
-        try:
-            before, theirs = 0, 0
-            try:
-                last = await js.get_last_msg(stream, subject)
-                before, theirs = last.seq or 0, int((last.headers or {}).get(_TOKEN, "0"))
-            except nats.js.errors.NotFoundError:
-                pass
-            if theirs > token:
-                raise StaleLeaseError(
-                    f"another relay has taken over {subject}: its token is {theirs}, ours {token}",
-                    operation="publish",
-                    stream=stream,
-                    retryable=True,
-                )
-            if theirs == token:
-                return before
-            ack = await js.publish(
-                subject,
-                b"",
+        last = await self._store.last(stream, subject)
+        before = last.sequence if last is not None else 0
+        theirs = int(last.headers.get(_TOKEN, "0")) if last is not None else 0
+        if theirs > token:
+            raise StaleLeaseError(
+                f"another relay has taken over {subject}: its token is {theirs}, ours {token}",
+                operation="publish",
                 stream=stream,
-                headers={
-                    _TOKEN: str(token),
-                    _OWNER: self._owner,
-                    "Nats-Rollup": "sub",
-                    "Nats-Expected-Last-Subject-Sequence": str(before),
-                },
+                retryable=True,
             )
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unanswered("raise a fence", error, stream) from error
-        return int(ack.seq)
+        if theirs == token:
+            return before
+        headers = {_TOKEN: str(token), _OWNER: self._owner}
+        return await self._store.replace_last(stream, subject, headers, before=before)
 
 
 def lost_fence(error: MessageBusError) -> bool:
@@ -234,12 +200,3 @@ def lost_fence(error: MessageBusError) -> bool:
 def fence_is_busy(error: MessageBusError) -> bool:
     """Tell whether the server refused a message since another one names the same fence."""
     return error.details.get("error_code") == _WRONG_LAST_SEQUENCE_YET
-
-
-def _unanswered(operation: str, error: Exception, where: str) -> MessageBusError:
-    return MessageBusError(
-        f"{operation} of {where} failed: {error or type(error).__name__}",
-        operation=operation,
-        stream=where,
-        retryable=True,
-    )

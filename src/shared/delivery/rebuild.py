@@ -8,15 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import nats.errors
-import nats.js.errors
 from sqlalchemy import ARRAY, BigInteger, bindparam, text
 
 from shared.database import translate_errors
 from shared.delivery.courier import Courier
 from shared.delivery.pending import Pending
-from shared.errors import MessageBusError
-from shared.events import stream_for_subject
+from shared.events import Streams, stream_for_subject
+from shared.messaging import StreamStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,39 +142,27 @@ def _stream_of(subject: str) -> str:
 
 async def _exists(bus: Bus, stream: str, *, make: bool) -> bool:
     if make:
-        from shared.events import Streams  # noqa: PLC0415 - only here
-
         await bus.ensure_stream(Streams(stream))
         return True
-    try:
-        await bus.js.stream_info(stream)
-    except nats.js.errors.NotFoundError:
-        return False
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise _unanswered(error, stream) from error
-    return True
+    return await StreamStore(bus).stream(stream) is not None
 
 
 async def _present(bus: Bus, rows: Sequence[_Kept]) -> set[int]:
     """Return the ids of the rows whose very message is where the outbox says."""
+    store = StreamStore(bus)
     present: set[int] = set()
     for start in range(0, len(rows), _LOOKUPS):
         part = rows[start : start + _LOOKUPS]
-        found = await asyncio.gather(*(_is_there(bus, row) for row in part))
+        found = await asyncio.gather(*(_is_there(store, row) for row in part))
         present |= {row.message.id for row, there in zip(part, found, strict=True) if there}
     return present
 
 
-async def _is_there(bus: Bus, row: _Kept) -> bool:
+async def _is_there(store: StreamStore, row: _Kept) -> bool:
     if row.sequence is None:
         return False
-    try:
-        message = await bus.js.get_msg(row.stream, row.sequence)
-    except nats.js.errors.NotFoundError:
-        return False
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise _unanswered(error, row.stream) from error
-    return (message.headers or {}).get("Nats-Msg-Id") == row.message.message_id
+    message = await store.at(row.stream, row.sequence)
+    return message is not None and message.headers.get("Nats-Msg-Id") == row.message.message_id
 
 
 async def _publish(database: Database, courier: Courier, rows: Sequence[Pending]) -> None:
@@ -193,12 +179,3 @@ async def _publish(database: Database, courier: Courier, rows: Sequence[Pending]
                 )
     if receipt.failed:
         raise receipt.failed[0][1]
-
-
-def _unanswered(error: Exception, stream: str) -> MessageBusError:
-    return MessageBusError(
-        f"stream {stream} does not answer: {error or type(error).__name__}",
-        operation="rebuild",
-        stream=stream,
-        retryable=True,
-    )

@@ -28,7 +28,7 @@ from shared.database import Database, migrate
 from shared.database.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
 from shared.logging import configure_logging
-from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
+from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
 from shared.metrics import record_build
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
@@ -217,12 +217,12 @@ class Application(Generic[S]):
     async def _check_inbox(self) -> None:
         """Refuse to start with an inbox that forgets what its streams still remember."""
         for stream in {h.contract.stream for h in self.service.handlers if h.transactional}:
-            config = (await self.bus.js.stream_info(stream.value)).config
+            stored = await StreamStore(self.bus).stream(stream.value)
             check_inbox_retention(
                 self.settings.delivery,
                 service=self.service.name,
                 stream=stream.value,
-                max_age_seconds=config.max_age or 0.0,
+                max_age_seconds=stored.max_age_seconds if stored is not None else 0.0,
             )
 
     def _subscriber(self, handler: Handler) -> Subscriber:
