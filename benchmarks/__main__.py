@@ -20,6 +20,8 @@ from benchmarks.consume import consume
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
+from benchmarks.inbox import inbox
+from benchmarks.outbox import outbox
 from benchmarks.publish import publish, publish_sizes
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
@@ -36,6 +38,8 @@ class Part(StrEnum):
     PUBLISH_SIZES = "publish-sizes"
     CONSUME = "consume"
     HTTP = "http"
+    OUTBOX = "outbox"
+    INBOX = "inbox"
 
 
 _MEASURES = {
@@ -44,6 +48,8 @@ _MEASURES = {
     Part.PUBLISH_SIZES: publish_sizes,
     Part.CONSUME: consume,
     Part.HTTP: http,
+    Part.OUTBOX: outbox,
+    Part.INBOX: inbox,
 }
 
 

@@ -3,7 +3,8 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from shared.delivery import Inbox
+from shared.config import ConfigError, DeliverySettings
+from shared.delivery import Inbox, check_inbox_retention
 from shared.errors import DatabaseError
 from tests.delivery.world import World
 
@@ -59,3 +60,10 @@ async def test_a_wait_that_is_too_long_is_retryable(world: World) -> None:
                 await second.session.execute(text("SET LOCAL lock_timeout = 20"))
                 await Inbox(second.session).accept("debit", "m-1")
     assert caught.value.retryable
+
+
+def test_an_inbox_that_forgets_before_its_stream_does_is_refused() -> None:
+    settings = DeliverySettings(inbox_retention_hours=24)
+    check_inbox_retention(settings, service="credit", stream="CREDIT", max_age_seconds=86_400)
+    with pytest.raises(ConfigError, match="set at least 168"):
+        check_inbox_retention(settings, service="credit", stream="CREDIT", max_age_seconds=604_800)

@@ -52,6 +52,7 @@ class World:
             publisher or self.bus.publisher,
             service=SERVICE,
             settings=self.settings,
+            bus=self.bus,
         )
 
     async def add(self, *numbers: int, key: str | None = None, **options: Any) -> list[Envelope]:
@@ -68,12 +69,14 @@ class World:
         return sum(row.published_at is None for row in await self.rows())
 
     async def messages(self) -> list[tuple[Envelope, dict[str, str]]]:
-        """The stream, in order."""
+        """The stream without its fences, in order."""
         last = (await self.bus.js.stream_info(STREAM)).state.last_seq
         found: list[tuple[Envelope, dict[str, str]]] = []
         for sequence in range(1, last + 1):
             with suppress(NotFoundError):
                 message = await self.bus.js.get_msg(STREAM, sequence)
+                if message.subject is not None and message.subject.startswith("fence."):
+                    continue
                 assert message.data is not None
                 found.append((Envelope.decode(message.data), dict(message.headers or {})))
         return found

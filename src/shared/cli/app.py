@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.cli import dead_letters
+from shared.cli import dead_letters, outbox
 from shared.cli.target import discover_services, load_service
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(outbox.app, name="outbox")
 config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 migrate_app = typer.Typer(help="Migrate a service's schema.", no_args_is_help=True)

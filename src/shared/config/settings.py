@@ -132,6 +132,10 @@ class DeliverySettings(Section):
     batch: int = Field(default=500, ge=1)
     notify: bool = True
     """Wake the relay by PostgreSQL's NOTIFY; polling goes on either way."""
+    lease_seconds: float = Field(default=15.0, ge=0.5)
+    """How long a part of the outbox stays with a replica that died or froze."""
+    atomic: Literal["auto", "off"] = "auto"
+    """Publish in atomic batches where server (2.12 or newer) and stream take them."""
     outbox_retention_hours: float = Field(default=168.0, gt=0)
     inbox_retention_hours: float = Field(default=336.0, gt=0)
     idempotency_retention_hours: float = Field(default=24.0, gt=0)

@@ -9,11 +9,18 @@ from shared.delivery.idempotency import (
     create_idempotency_table,
     drop_idempotency_table,
 )
-from shared.delivery.inbox import Inbox
+from shared.delivery.inbox import Inbox, check_inbox_retention
 from shared.delivery.janitor import Janitor
 from shared.delivery.outbox import Outbox, UndeclaredContractError
-from shared.delivery.relay import Backlog, Relay, RelayStatus
-from shared.delivery.tables import create_delivery_tables, drop_delivery_tables
+from shared.delivery.rebuild import Rebuilt, rebuild_streams
+from shared.delivery.relay import Relay, RelayStatus
+from shared.delivery.status import Backlog, Lease, OutboxStatus, read_outbox_status
+from shared.delivery.tables import (
+    create_delivery_tables,
+    create_outbox_leases,
+    drop_delivery_tables,
+    drop_outbox_leases,
+)
 from shared.delivery.unit_of_work import UnitOfWork, UnitOfWorkFactory
 
 __all__ = [
@@ -25,14 +32,22 @@ __all__ = [
     "Inbox",
     "Janitor",
     "KeyedRequest",
+    "Lease",
     "Outbox",
+    "OutboxStatus",
+    "Rebuilt",
     "Relay",
     "RelayStatus",
     "UndeclaredContractError",
     "UnitOfWork",
     "UnitOfWorkFactory",
+    "check_inbox_retention",
     "create_delivery_tables",
     "create_idempotency_table",
+    "create_outbox_leases",
     "drop_delivery_tables",
     "drop_idempotency_table",
+    "drop_outbox_leases",
+    "read_outbox_status",
+    "rebuild_streams",
 ]

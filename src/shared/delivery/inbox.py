@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 
+from shared.config import ConfigError, Mistake
 from shared.database import translate_errors
-from shared.delivery.tables import InboxRow
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ["Inbox"]
+    from shared.config import DeliverySettings
+
+__all__ = ["Inbox", "check_inbox_retention"]
+
+# Text, which is made once: every handled message pays for this statement.
+_ACCEPT = text("""\
+INSERT INTO inbox (subscriber, message_id) VALUES (:subscriber, :message_id)
+ON CONFLICT DO NOTHING RETURNING 1""")
 
 
 class Inbox:
@@ -31,9 +38,32 @@ class Inbox:
         Raises:
             DatabaseError: retryable; among others when the wait exceeds the lock timeout.
         """
-        note = insert(InboxRow).values(subscriber=subscriber, message_id=message_id)
+        note = {"subscriber": subscriber, "message_id": message_id}
         with translate_errors("inbox"):
-            taken = await self._session.scalar(
-                note.on_conflict_do_nothing().returning(InboxRow.message_id)
-            )
+            taken = await self._session.scalar(_ACCEPT, note)
         return taken is not None
+
+
+def check_inbox_retention(
+    settings: DeliverySettings, *, service: str, stream: str, max_age_seconds: float
+) -> None:
+    """Refuse an inbox that forgets a message while its stream can still deliver it again.
+
+    A stream that keeps its messages for ever (``max_age_seconds`` 0) is let through: what is
+    delivered again after the retention takes effect again.
+
+    Raises:
+        ConfigError: ``delivery.inbox_retention_hours`` is shorter than the stream's memory.
+    """
+    needed = max_age_seconds / 3600
+    if settings.inbox_retention_hours < needed:
+        raise ConfigError(
+            service,
+            [
+                Mistake(
+                    "delivery.inbox_retention_hours",
+                    f"the inbox forgets after {settings.inbox_retention_hours:g} hours, but stream "
+                    f"{stream} may deliver a message for {needed:g}; set at least {needed:g}",
+                )
+            ],
+        )

@@ -27,9 +27,12 @@ _BATCH = 1000
 # The oldest rows come first in the indexes, so a batch reads little more than it deletes. Rows
 # that another replica's janitor is deleting are skipped.
 _SWEEP_OUTBOX = text("""\
-DELETE FROM outbox WHERE published_at < now() - make_interval(secs => :seconds) AND id IN (
-  SELECT id FROM outbox WHERE published_at IS NOT NULL
-  ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)""")
+WITH gone AS (
+  DELETE FROM outbox WHERE published_at < now() - make_interval(secs => :seconds) AND id IN (
+    SELECT id FROM outbox WHERE id > :after AND published_at IS NOT NULL
+    ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
+  RETURNING id)
+SELECT count(*), max(id) FROM gone""")
 _SWEEP_INBOX = text("""\
 DELETE FROM inbox WHERE (subscriber, message_id) IN (
   SELECT subscriber, message_id FROM inbox
@@ -77,7 +80,7 @@ class Janitor:
             DatabaseError: the database is away or refused.
         """
         settings = self._settings
-        outbox = await self._delete(_SWEEP_OUTBOX, settings.outbox_retention_hours)
+        outbox = await self._delete_published(settings.outbox_retention_hours)
         inbox = await self._delete(_SWEEP_INBOX, settings.inbox_retention_hours)
         keys = 0
         if await self._has_keys():
@@ -88,6 +91,20 @@ class Janitor:
         with translate_errors("clean"):
             async with self._database.engine.connect() as connection:
                 return bool(await connection.scalar(_HAS_KEYS))
+
+    async def _delete_published(self, hours: float) -> int:
+        """Go through the outbox from its oldest row on, passing over what was deleted just now."""
+        deleted, after = 0, 0
+        while True:
+            limits = {"seconds": hours * 3600, "batch": _BATCH, "after": after}
+            with translate_errors("clean"):
+                async with self._database.engine.begin() as connection:
+                    gone = (await connection.execute(_SWEEP_OUTBOX, limits)).one()
+            count: int = gone[0]
+            deleted += count
+            if count < _BATCH:
+                return deleted
+            after = gone[1]
 
     async def _delete(self, statement: TextClause, hours: float) -> int:
         deleted = 0

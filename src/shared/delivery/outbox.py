@@ -107,6 +107,7 @@ class Outbox:
         )
         if delay is not None:
             row.available_at = func.now() + delay
+            row.delayed = True
         if self._notify and not self._used:
             event.listen(self._session.sync_session, "before_commit", _notify)
         self._used = True

@@ -5,36 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, BigInteger, Text, bindparam, text
-
-from shared.context import Context, TraceContext, bind
-from shared.database import translate_errors
+from shared.delivery.courier import Courier, Publishes, Receipt
+from shared.delivery.fences import Fences
 from shared.delivery.janitor import Janitor
+from shared.delivery.leases import LeasedOutbox, Outcome
 from shared.delivery.listener import Listener
-from shared.errors import GlamBaseError, MessageBusError
-from shared.messaging import OutgoingMessage
+from shared.delivery.status import Backlog, read_backlog
+from shared.delivery.tables import PARTITIONS
+from shared.errors import GlamBaseError
 from shared.metrics import (
     outbox_backlog,
     outbox_oldest_age_seconds,
+    outbox_partitions,
     outbox_relay_seconds,
     outbox_relayed_total,
 )
-from shared.tracing import record_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from shared.config import DeliverySettings
     from shared.database import Database
-    from shared.messaging import PubAck
+    from shared.delivery.pending import Pending
+    from shared.messaging import Bus
 
 __all__ = ["Backlog", "Publishes", "Relay", "RelayStatus"]
 
@@ -48,139 +47,76 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _OUTAGE_TURNS = 3
 
 _MEASURE_EVERY_SECONDS = 5.0
-_LOCK_RETRY_SECONDS = 0.05
-_LOCK_RETRIES = 40
-
-_LOCK = text(
-    "SELECT pg_try_advisory_xact_lock(hashtextextended('glam.relay.' || current_schema(), 0))"
-)
-
-# What is new comes first, what failed behind it: however much cannot be published, the rest can. A
-# message that failed holds back the later ones of its key until it is published. The conditions
-# repeat those of the two partial indexes word for word, or the planner would read the table.
-_COLUMNS = "id, event_id, subject, key, message_id, headers, body, created_at, attempts"
-_DUE = text(f"""\
-(SELECT {_COLUMNS} FROM outbox AS due
-WHERE published_at IS NULL AND attempts = 0 AND available_at <= now()
-  AND (key IS NULL OR NOT EXISTS (
-    SELECT FROM outbox AS earlier
-    WHERE earlier.published_at IS NULL AND earlier.attempts > 0
-      AND earlier.key = due.key AND earlier.id < due.id))
-ORDER BY id LIMIT :limit)
-UNION ALL
-(SELECT {_COLUMNS} FROM outbox
-WHERE published_at IS NULL AND attempts > 0 AND available_at <= now()
-ORDER BY id LIMIT :retries)""")  # noqa: S608 - nothing but constants
-
-_WAITING = text("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL AND attempts > 0)")
-
-_PUBLISHED = text("""\
-UPDATE outbox SET published_at = clock_timestamp(), stream_sequence = done.sequence
-FROM unnest(:ids, :sequences) AS done (id, sequence) WHERE outbox.id = done.id""").bindparams(
-    bindparam("ids", type_=ARRAY(BigInteger)), bindparam("sequences", type_=ARRAY(BigInteger))
-)
-
-# Next attempt after 1, 2, 4, ... seconds, at most 30; and never given up.
-_FAILED = text("""\
-UPDATE outbox SET attempts = attempts + 1, last_error = failed.error,
-  available_at = clock_timestamp() + least(30, power(2, least(attempts, 5))) * interval '1 second'
-FROM unnest(:ids, :errors) AS failed (id, error) WHERE outbox.id = failed.id""").bindparams(
-    bindparam("ids", type_=ARRAY(BigInteger)), bindparam("errors", type_=ARRAY(Text))
-)
-
-_DUE_AGAIN = text("""\
-UPDATE outbox SET available_at = now()
-WHERE published_at IS NULL AND attempts > 0 AND available_at > now()""")
-
-_BACKLOG = text("""\
-SELECT count(*) AS size,
-  coalesce(extract(epoch FROM clock_timestamp() - min(
-    CASE WHEN attempts > 0 THEN created_at ELSE greatest(created_at, available_at) END)), 0) AS age,
-  count(*) FILTER (WHERE attempts > 0) AS failing
-FROM outbox WHERE published_at IS NULL AND (available_at <= clock_timestamp() OR attempts > 0)""")
-
-
-class Publishes(Protocol):
-    """What the relay needs of a publisher; `shared.messaging.Publisher` has it."""
-
-    async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
-    ) -> list[PubAck | MessageBusError]:
-        """Publish in order; return each message's acknowledgement or error in its place."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What is due and not yet published: ``failing`` of it has been tried."""
-
-    count: int
-    oldest_age_seconds: float
-    failing: int = 0
+_OTHERS_RETRY_SECONDS = 0.05
+_OTHERS_RETRIES = 40
+_LEAVE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
 class RelayStatus:
     """How the relay of this process fares.
 
-    ``failed_turns`` counts those in a row that got nothing through; ``last_error`` is None again
-    once something gets through.
+    ``partitions`` of the outbox are leased by it. ``failed_turns`` counts the turns in a row that
+    got nothing through; ``last_error`` is None again once something gets through.
     """
 
     running: bool = False
+    partitions: int = 0
     relayed: int = 0
     last_relayed_at: datetime | None = None
     failed_turns: int = 0
     last_error: str | None = None
 
 
-class _Row(NamedTuple):
-    id: int
-    event_id: str
-    subject: str
-    key: str | None
-    message_id: str
-    headers: dict[str, str]
-    body: bytes
-    created_at: datetime
-    attempts: int
-
-
 @dataclass(slots=True)
 class _Turn:
-    """What one transaction of the relay did.
+    """What one turn of the relay did.
 
-    ``mine``: it got the lock. ``waiting``: nothing was due, yet messages wait for another attempt.
+    ``more``: there may be more due than was taken. ``waiting``: nothing was due, yet messages wait
+    for another attempt.
     """
 
-    mine: bool = True
+    partitions: frozenset[int]
     taken: int = 0
+    more: bool = False
     waiting: bool = False
-    published: list[tuple[_Row, PubAck, datetime]] = field(default_factory=list)
-    failed: list[tuple[_Row, MessageBusError]] = field(default_factory=list)
+    receipt: Receipt = field(default_factory=Receipt)
+
+    @property
+    def nothing_published(self) -> bool:
+        """Something was to be published, and nothing got through."""
+        receipt = self.receipt
+        return bool(receipt.failed or receipt.refused) and not receipt.published
 
     @property
     def outage(self) -> bool:
         """Nothing got through, not even what was never tried before."""
-        return not self.published and any(row.attempts == 0 for row, _ in self.failed)
+        return self.nothing_published and any(row.attempts == 0 for row, _ in self.receipt.failed)
 
 
 class Relay:
     """Publishes what the outbox holds: at least once to the stream, which keeps it once.
 
-    Every replica runs one; one at a time is active for a schema. A turn is one transaction: take
-    the schema's advisory lock, read what is due in the order of ids, publish, mark, commit. The
-    lock ends with the transaction, so a relay that dies lets go at once. One that freezes lets go
-    when PostgreSQL's idle-in-transaction timeout ends its connection; it cannot mark anything
-    afterwards.
+    Every replica runs one. The outbox is split into partitions by the keys of its messages, and
+    each replica leases its share of them: it renews the leases while it lives, gives up what is
+    too much when another replica comes, and everything when it ends. A relay that dies or freezes
+    loses its leases ``lease_seconds`` later, by the database's clock. A turn is: read what is due
+    in our partitions in the order of ids, publish, mark in one statement. No transaction is open
+    meanwhile.
 
     **Once.** A relay that dies between publishing and marking leaves messages that the next one
     publishes again. The stream drops them by their ``Nats-Msg-Id``, as long as its window for
     duplicates lasts (120 seconds by default). Beyond that the inbox of the subscriber does.
 
     **Order.** Messages of one key are published in the order of their ids, the next only when the
-    stream has acknowledged the one before. A message that fails holds back the later ones of its
-    key, and nothing else. Messages without a key are published in order and acknowledged in any.
+    stream has acknowledged the one before, or in one batch that is stored whole or not at all. A
+    message that fails holds back the later ones of its key, and nothing else. Messages without a
+    key are published in any order.
+
+    **Fences.** A relay that froze while it held messages in its hands does not know, when it goes
+    on, that another one has published them since. The stream refuses what it sends then, if it was
+    given the ``bus`` and the server is 2.12 or newer (see `shared.delivery.fences`), and the
+    database what it writes.
 
     **Outages.** Neither of the database nor of the bus ends ``run``. They are logged and shown in
     ``status``; what is committed waits, and goes out when both are back.
@@ -189,7 +125,9 @@ class Relay:
         database: whose outbox.
         publisher: into which bus.
         service: the service, for logs, spans and metrics.
-        settings: batch, poll interval, retention.
+        settings: batch, poll interval, lease, retention.
+        bus: the connection of the publisher; without it late relays are not refused by the streams,
+            and nothing is published in batches.
     """
 
     def __init__(
@@ -199,16 +137,23 @@ class Relay:
         *,
         service: str,
         settings: DeliverySettings,
+        bus: Bus | None = None,
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._service = service
         self._settings = settings
+        self._bus = bus
         self._janitor = Janitor(database, settings)
         self._listener = Listener(database, self.wake)
+        self._outbox = LeasedOutbox(database, lease_seconds=settings.lease_seconds)
+        self._courier: Courier | None = None
         self._woken = asyncio.Event()
         self._one_turn = asyncio.Lock()
         self._measured = float("-inf")
+        self._renewed = float("-inf")
+        self._partitions: frozenset[int] = frozenset()
+        self._busy = PARTITIONS
         self._status = RelayStatus()
 
     @property
@@ -223,6 +168,7 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled, listening for commits elsewhere and cleaning up beside."""
         self._status.running = True
+        self._renewed = float("-inf")
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._relay(), name=f"{self._service} outbox relay")
@@ -231,26 +177,43 @@ class Relay:
                     tasks.create_task(self._listener.run(), name=f"{self._service} outbox listener")
         finally:
             self._status.running = False
+            await self._leave()
 
     async def drain(self) -> bool:
         """Publish what is due now, whether or not ``run`` is running.
+
+        If it is not, all partitions that nobody holds are leased for this, and given up again.
 
         Returns:
             True when all of it is published. False when the database or the bus did not let it, or
             when another replica's relay is at work and goes on; what is left stays in the outbox.
         """
+        try:
+            return await self._drain()
+        finally:
+            if not self._status.running:
+                await self._leave()
+
+    async def _drain(self) -> bool:
         complete = True
-        locked_out = 0
-        while locked_out < _LOCK_RETRIES:
+        waited = 0
+        while waited < _OTHERS_RETRIES:
             turn = await self._turn_or_none(self._settings.batch)
-            if turn is None or (turn.failed and not turn.published):
+            if turn is None or turn.nothing_published:
                 return False
-            complete = complete and not turn.failed
-            if not turn.mine:
-                locked_out += 1
-                await asyncio.sleep(_LOCK_RETRY_SECONDS)
-            elif not turn.taken:
+            complete = complete and not turn.receipt.failed
+            if turn.taken:
+                continue
+            if not complete or len(turn.partitions) == PARTITIONS:
                 return complete
+            try:
+                if not (await self.backlog()).count:
+                    return True
+            except GlamBaseError:
+                return False
+            waited += 1
+            self._renewed = float("-inf")
+            await asyncio.sleep(_OTHERS_RETRY_SECONDS)
         return False
 
     async def backlog(self) -> Backlog:
@@ -259,13 +222,13 @@ class Relay:
         Raises:
             DatabaseError: the database is away.
         """
-        with translate_errors("outbox backlog"):
-            async with self._database.engine.connect() as connection:
-                row = (await connection.execute(_BACKLOG)).one()
-        backlog = Backlog(row.size, max(0.0, float(row.age)), row.failing)
+        backlog = await read_backlog(self._database)
+        self._show(backlog)
+        return backlog
+
+    def _show(self, backlog: Backlog) -> None:
         outbox_backlog.labels(self._service).set(backlog.count)
         outbox_oldest_age_seconds.labels(self._service).set(backlog.oldest_age_seconds)
-        return backlog
 
     async def _relay(self) -> None:
         while True:
@@ -277,13 +240,11 @@ class Relay:
             if turn is None or turn.outage:
                 # Not cut short by wake(): commits go on while nothing gets through.
                 await asyncio.sleep(_pause_seconds(self._status.failed_turns))
-            elif turn.failed and not turn.published:
+            elif turn.nothing_published:
                 await self._wait(_pause_seconds(self._status.failed_turns))
-            elif not turn.mine:
-                await self._wait(self._settings.poll_seconds / 10)
-            elif turn.taken < limit:
+            elif not turn.more:
                 await self._measure()
-                await self._wait(self._settings.poll_seconds)
+                await self._wait(min(self._settings.poll_seconds, self._renewal_seconds))
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -294,7 +255,9 @@ class Relay:
             return
         self._measured = time.monotonic()
         try:
-            await self.backlog()
+            # Over the relay's own connection: the pool may be in full use by what fills the outbox.
+            async with self._one_turn:
+                self._show(await self._outbox.backlog())
         except GlamBaseError as error:
             _logger.warning("outbox backlog unknown: %s", error)
 
@@ -315,23 +278,24 @@ class Relay:
             status.last_error = repr(error)
             _logger.exception("outbox relay", extra={"failed_turns": status.failed_turns})
             return None
+        receipt = turn.receipt
         if turn.taken:
             outbox_relay_seconds.labels(self._service).observe(time.perf_counter() - began)
-        if turn.published:
+        if receipt.published:
             if status.failed_turns:
                 _logger.info("outbox relay: publishing again")
             status.failed_turns = 0
-            status.relayed += len(turn.published)
+            status.relayed += len(receipt.published)
             status.last_relayed_at = datetime.now(UTC)
-            outbox_relayed_total.labels(self._service).inc(len(turn.published))
-        if turn.failed:
-            if not turn.published:
-                status.failed_turns += 1
-            row, refusal = turn.failed[0]
+            outbox_relayed_total.labels(self._service).inc(len(receipt.published))
+        if turn.nothing_published:
+            status.failed_turns += 1
+        if receipt.failed:
+            row, refusal = receipt.failed[0]
             status.last_error = str(refusal)
             _logger.error(
                 "outbox relay: %d of %d not published: %s",
-                len(turn.failed),
+                len(receipt.failed),
                 turn.taken,
                 refusal,
                 extra={
@@ -341,119 +305,96 @@ class Relay:
                     "failed_turns": status.failed_turns,
                 },
             )
-        elif turn.mine and not turn.waiting:
+        elif not receipt.refused and not turn.waiting:
             status.failed_turns = 0
             status.last_error = None
-        for row, ack, acknowledged in turn.published:
-            self._record(row, ack, acknowledged)
+        for row, ack, acknowledged in receipt.published:
+            row.record(ack, acknowledged, service=self._service)
         return turn
 
     async def _turn(self, limit: int) -> _Turn:
-        turn = _Turn()
-        with translate_errors("relay"):
-            async with self._database.engine.begin() as connection:
-                # A statement of its own: the next one's snapshot must be taken under the lock, or
-                # it would show as unpublished what the former holder has just marked.
-                if not await connection.scalar(_LOCK):
-                    turn.mine = False
-                    return turn
-                limits = {"limit": limit, "retries": min(limit, _RETRIES)}
-                rows = [_Row(*row) for row in await connection.execute(_DUE, limits)]
-                turn.taken = len(rows)
-                if rows:
-                    await self._publish(rows, turn)
-                    await self._mark(connection, turn)
-                elif self._status.failed_turns:
-                    turn.waiting = bool(await connection.scalar(_WAITING))
+        await self._renew()
+        each = max(1, -(-limit // self._busy))
+        rows = await self._outbox.due(each, min(each, _RETRIES))
+        turn = _Turn(self._partitions, taken=len(rows))
+        if rows:
+            turn.receipt = await (self._courier or await self._hire()).carry(rows)
+            await self._mark(turn.receipt)
+            turn.more = self._fill(rows, each)
+        elif self._status.failed_turns:
+            turn.waiting = await self._outbox.waiting()
         return turn
 
-    async def _publish(self, rows: Sequence[_Row], turn: _Turn) -> None:
-        held: set[str] = set()
-        for wave in _waves(rows):
-            ready = [row for row in wave if row.key not in held]
-            try:
-                results = await self._publisher.publish_all([_message(row) for row in ready])
-            except MessageBusError as error:
-                results = [error] * len(ready)
-            now = datetime.now(UTC)
-            for row, result in zip(ready, results, strict=True):
-                if isinstance(result, MessageBusError):
-                    turn.failed.append((row, result))
-                    if row.key is not None:
-                        held.add(row.key)
-                else:
-                    turn.published.append((row, result, now))
+    def _fill(self, rows: Sequence[Pending], each: int) -> bool:
+        """Share the next turn among the partitions that have more; tell whether there are any."""
+        counts = Counter(row.partition for row in rows)
+        full = sum(count >= each for count in counts.values())
+        self._busy = full or max(len(self._partitions), 1)
+        return full > 0
 
-    async def _mark(self, connection: AsyncConnection, turn: _Turn) -> None:
-        if turn.published:
-            ids = [row.id for row, _, _ in turn.published]
-            sequences = [ack.sequence for _, ack, _ in turn.published]
-            await connection.execute(_PUBLISHED, {"ids": ids, "sequences": sequences})
-            if self._status.failed_turns >= _OUTAGE_TURNS:
-                # The bus is back: what failed while it was away need not sit out its delay.
-                await connection.execute(_DUE_AGAIN)
-        if turn.failed:
-            ids = [row.id for row, _ in turn.failed]
-            errors = [str(error) for _, error in turn.failed]
-            await connection.execute(_FAILED, {"ids": ids, "errors": errors})
-
-    def _record(self, row: _Row, ack: PubAck, acknowledged: datetime) -> None:
-        """Record the span from the commit's side of the outbox to the stream's acknowledgement."""
-        parent = _parent(row)
-        trace = _span(row, parent)
-        context = Context.start(
-            correlation_id=row.headers.get("X-Correlation-ID"),
-            trace=trace,
-            tenant_id=row.headers.get("Glam-Tenant"),
-            service=self._service,
-        )
-        with bind(context):
-            record_span(
-                name=f"publish {row.subject}",
-                kind="producer",
-                context=trace,
-                parent_span_id=parent.span_id if parent else None,
-                started=row.created_at,
-                duration_seconds=max(0.0, (acknowledged - row.created_at).total_seconds()),
-                event_id=row.event_id,
-                stream=ack.stream,
-                sequence=ack.sequence,
-                duplicate=ack.duplicate,
-                attempts=row.attempts + 1,
+    async def _mark(self, receipt: Receipt) -> None:
+        if lost := receipt.refused:
+            self._renewed = float("-inf")
+            _logger.warning(
+                "outbox relay: %d messages are another relay's by now: %s",
+                len(lost),
+                lost[0][1],
+                extra={"event_id": lost[0][0].event_id, "subject": lost[0][0].subject},
             )
+        outcomes = [Outcome(row, sequence=ack.sequence) for row, ack, _ in receipt.published]
+        outcomes += [Outcome(row, error=str(error)) for row, error in receipt.failed]
+        if not outcomes:
+            return
+        marked = await self._outbox.mark(outcomes)
+        if len(marked) < len(outcomes):
+            self._renewed = float("-inf")
+            _logger.warning(
+                "outbox relay: %d messages are not marked, their lease is another relay's by now",
+                len(outcomes) - len(marked),
+            )
+        if receipt.published and self._status.failed_turns >= _OUTAGE_TURNS:
+            # The bus is back: what failed while it was away need not sit out its delay.
+            await self._outbox.due_again()
 
+    @property
+    def _renewal_seconds(self) -> float:
+        return self._settings.lease_seconds / 3
 
-def _waves(rows: Sequence[_Row]) -> list[list[_Row]]:
-    """Split into waves that hold a key once each, in the order of ids within and between them."""
-    waves: list[list[_Row]] = []
-    position: dict[str, int] = {}
-    for row in rows:
-        wave = 0
-        if row.key is not None:
-            wave = position.get(row.key, 0)
-            position[row.key] = wave + 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(row)
-    return waves
+    async def _renew(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed < self._renewal_seconds:
+            return
+        held = await self._outbox.renew(share=self._status.running)
+        self._renewed = now
+        if held != self._partitions:
+            _logger.info("outbox relay: partitions %s", sorted(held) or "none")
+        self._partitions = held
+        self._status.partitions = len(held)
+        outbox_partitions.labels(self._service).set(len(held))
 
+    async def _leave(self) -> None:
+        """Give up what is leased; whether or not that succeeds, hold it no longer."""
+        if self._partitions:
+            self._partitions = frozenset()
+            self._status.partitions = 0
+            outbox_partitions.labels(self._service).set(0)
+            try:
+                async with asyncio.timeout(_LEAVE_SECONDS), self._one_turn:
+                    await self._outbox.leave()
+            except (GlamBaseError, TimeoutError) as error:
+                _logger.warning("outbox relay: the leases are left to expire: %s", error)
+        self._renewed = float("-inf")
+        self._outbox.close()
 
-def _message(row: _Row) -> OutgoingMessage:
-    trace = _span(row, _parent(row))
-    headers = {**row.headers, "traceparent": trace.traceparent}
-    return OutgoingMessage(row.subject, row.body, headers, row.message_id)
-
-
-def _parent(row: _Row) -> TraceContext | None:
-    return TraceContext.parse(row.headers.get("traceparent"), row.headers.get("tracestate"))
-
-
-def _span(row: _Row, parent: TraceContext | None) -> TraceContext:
-    """The producer's span; the same on every attempt, so that the consumer's parent is recorded."""
-    seed = blake2b(row.event_id.encode(), digest_size=24).hexdigest()
-    if parent is None:
-        return TraceContext(trace_id=seed[:32], span_id=seed[32:])
-    return replace(parent, span_id=seed[32:])
+    async def _hire(self) -> Courier:
+        fences = None
+        if self._bus is not None:
+            outbox = await self._outbox.name()
+            fences = Fences(self._bus, outbox=outbox, owner=self._outbox.owner)
+        self._courier = Courier(
+            self._publisher, fences=fences, atomic=self._settings.atomic == "auto"
+        )
+        return self._courier
 
 
 def _pause_seconds(failed_turns: int) -> float:

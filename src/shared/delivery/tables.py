@@ -12,7 +12,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
-__all__ = ["InboxRow", "OutboxRow", "create_delivery_tables", "drop_delivery_tables"]
+__all__ = [
+    "PARTITIONS",
+    "InboxRow",
+    "OutboxRow",
+    "create_delivery_tables",
+    "create_outbox_leases",
+    "drop_delivery_tables",
+    "drop_outbox_leases",
+]
+
+# Into how many parts the outbox is split among the replicas. It is in an index and in the rows of
+# a table, and the same for all who read them: no two replicas can ever disagree about it.
+PARTITIONS = 16
 
 
 class DeliveryBase(DeclarativeBase):
@@ -35,6 +47,7 @@ class OutboxRow(DeliveryBase):
     available_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), FetchedValue())
     published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     stream_sequence: Mapped[int | None] = mapped_column(BigInteger)
+    delayed: Mapped[bool] = mapped_column(FetchedValue())
     attempts: Mapped[int] = mapped_column(FetchedValue())
     last_error: Mapped[str | None]
 
@@ -107,3 +120,80 @@ def drop_delivery_tables(op: Operations | Any) -> None:
     """
     op.execute("DROP TABLE inbox")
     op.execute("DROP TABLE outbox")
+
+
+# Messages of one key share a partition; those without a key are spread by their event id. The hash
+# is the one by which PostgreSQL partitions tables, so that it stays the same for ever.
+_PARTITION = "((hashtextextended(coalesce(key, event_id), 0) & 15)::int)"
+
+_LEASES = (
+    # Whether a message was to wait. Those that do are kept out of the way of those that do not.
+    "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS delayed boolean NOT NULL DEFAULT false",
+    """\
+CREATE TABLE IF NOT EXISTS outbox_leases (
+  partition integer PRIMARY KEY,
+  outbox text NOT NULL,
+  owner text,
+  token bigint NOT NULL DEFAULT 0,
+  expires_at timestamptz
+) WITH (fillfactor = 50)""",
+    """\
+CREATE TABLE IF NOT EXISTS outbox_relays (
+  owner text PRIMARY KEY,
+  expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50)""",
+    """\
+WITH outbox AS MATERIALIZED (SELECT replace(gen_random_uuid()::text, '-', '') AS id)
+INSERT INTO outbox_leases (partition, outbox)
+SELECT number, outbox.id FROM generate_series(0, 15) AS number, outbox
+ON CONFLICT DO NOTHING""",
+)
+
+# What is read of a table of any size: the messages to send, by partition, and nothing else.
+_DUE_INDEXES = {
+    "ix_outbox_due": f"""\
+ON outbox ({_PARTITION}, id) WHERE published_at IS NULL AND attempts = 0 AND NOT delayed""",
+    "ix_outbox_delayed": f"""\
+ON outbox ({_PARTITION}, available_at, id)
+WHERE published_at IS NULL AND attempts = 0 AND delayed""",
+    "ix_outbox_failing": f"""\
+ON outbox ({_PARTITION}, id) WHERE published_at IS NULL AND attempts > 0""",
+}
+
+
+def create_outbox_leases(op: Operations | Any) -> None:
+    """Split the outbox into partitions that replicas lease; for a service that has the tables.
+
+    The indexes of an outbox with rows in it are built concurrently: the service goes on writing
+    meanwhile. A revision that was interrupted may be run again.
+
+    Args:
+        op: ``alembic.op``.
+    """
+    for statement in _LEASES:
+        op.execute(statement)
+    filled = op.get_bind().exec_driver_sql("SELECT EXISTS (SELECT FROM outbox)").scalar()
+    if filled:
+        with op.get_context().autocommit_block():
+            for name, index in _DUE_INDEXES.items():
+                op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+                op.execute(f"CREATE INDEX CONCURRENTLY {name} {index}")
+            op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_outbox_unpublished")
+    else:
+        for name, index in _DUE_INDEXES.items():
+            op.execute(f"CREATE INDEX {name} {index}")
+        op.execute("DROP INDEX ix_outbox_unpublished")
+
+
+def drop_outbox_leases(op: Operations | Any) -> None:
+    """Go back to one relay at a time for the whole outbox. What waits in it stays.
+
+    Args:
+        op: ``alembic.op``.
+    """
+    op.execute("CREATE INDEX ix_outbox_unpublished ON outbox (id) WHERE published_at IS NULL")
+    for name in _DUE_INDEXES:
+        op.execute(f"DROP INDEX {name}")
+    op.execute("DROP TABLE outbox_relays")
+    op.execute("DROP TABLE outbox_leases")
+    op.execute("ALTER TABLE outbox DROP COLUMN delayed")

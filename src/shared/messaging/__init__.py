@@ -17,6 +17,7 @@ from shared.messaging.jetstream_wrapper import JetStreamWrapper
 from shared.messaging.outgoing import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publisher import JetStreamEventPublisher
 from shared.messaging.retry import RetryPolicy
+from shared.messaging.stored import StoredMessage, StoredStream, StreamStore
 from shared.messaging.subscriber import JetStreamEventSubscriber
 from shared.messaging.subscription import State, SubscriberStatus, Subscription
 
@@ -39,6 +40,9 @@ __all__ = [
     "RetryPolicy",
     "ServiceDependencies",
     "State",
+    "StoredMessage",
+    "StoredStream",
+    "StreamStore",
     "Subscriber",
     "SubscriberStatus",
     "Subscription",

@@ -35,6 +35,7 @@ from shared.metrics.messaging import (
 from shared.metrics.outbox import (
     outbox_backlog,
     outbox_oldest_age_seconds,
+    outbox_partitions,
     outbox_relay_seconds,
     outbox_relayed_total,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "metrics_endpoint",
     "outbox_backlog",
     "outbox_oldest_age_seconds",
+    "outbox_partitions",
     "outbox_relay_seconds",
     "outbox_relayed_total",
     "record_build",

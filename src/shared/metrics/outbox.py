@@ -25,3 +25,9 @@ outbox_relay_seconds = Histogram(
     ["service"],
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+outbox_partitions = Gauge(
+    "outbox_partitions",
+    "Partitions of the outbox that this replica's relay has leased.",
+    ["service"],
+    multiprocess_mode="livesum",
+)

@@ -26,9 +26,9 @@ from shared.api import (
 from shared.config import ServiceSettings
 from shared.database import Database, migrate
 from shared.database.instrumentation import trace_statements
-from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory
+from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
 from shared.logging import configure_logging
-from shared.messaging import Bus, DeadLetters, Subscriber, Subscription
+from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
 from shared.metrics import record_build
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
@@ -186,6 +186,7 @@ class Application(Generic[S]):
         contracts = [*service.publishes, *(handler.contract for handler in service.handlers)]
         for stream in dict.fromkeys(contract.stream for contract in contracts):
             await self._bus.ensure_stream(stream)
+        await self._check_inbox()
         await stack.enter_async_context(self._workers)
         if self._database is not None:
             self._relay = Relay(
@@ -193,6 +194,7 @@ class Application(Generic[S]):
                 self._bus.publisher,
                 service=service.name,
                 settings=settings.delivery,
+                bus=self._bus,
             )
             self._provisions.add(
                 UnitOfWorkFactory,
@@ -211,6 +213,17 @@ class Application(Generic[S]):
         stack.push_async_callback(self.drain)
         for subscriber in self._subscribers:
             self._workers.start(subscriber.subscription.durable, subscriber.run())
+
+    async def _check_inbox(self) -> None:
+        """Refuse to start with an inbox that forgets what its streams still remember."""
+        for stream in {h.contract.stream for h in self.service.handlers if h.transactional}:
+            stored = await StreamStore(self.bus).stream(stream.value)
+            check_inbox_retention(
+                self.settings.delivery,
+                service=self.service.name,
+                stream=stream.value,
+                max_age_seconds=stored.max_age_seconds if stored is not None else 0.0,
+            )
 
     def _subscriber(self, handler: Handler) -> Subscriber:
         runner = HandlerRunner(

@@ -1,0 +1,202 @@
+"""Fences: a stream refuses what comes from a relay that no longer holds the lease.
+
+A relay that freezes knows nothing of the time that passed when it goes on: it would publish what it
+read long ago, after another relay has published that and more. So before it publishes anything
+under a lease, a relay leaves a message in the stream, on a subject of the partition, and every
+publication names the sequence of that message as the last of its subject
+(``Nats-Expected-Last-Subject-Sequence`` with ``-Subject``: nats-server from 2.12 on). The next
+holder leaves another one, and the stream refuses all that still name the first. A holder replaces
+only a fence with a lower token than its own, by the same means, so no late one comes on top.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shared.errors import MessageBusError
+from shared.events import stream_for_subject
+from shared.messaging import StreamStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from shared.messaging import Bus, StoredStream
+
+__all__ = ["Fence", "Fences", "StreamFacts", "fence_is_busy", "lost_fence"]
+
+_logger = logging.getLogger(__name__)
+
+_SINCE = (2, 12)
+_TOKEN = "Glam-Lease"  # noqa: S105 - a header's name
+_OWNER = "Glam-Relay"
+
+# JetStream's error numbers (nats-server: server/errors.json). The second is said without comparing,
+# while another message that names the same fence is on its way to the replicas.
+_WRONG_LAST_SEQUENCE = 10071
+_WRONG_LAST_SEQUENCE_YET = 10164
+
+
+class StaleLeaseError(MessageBusError):
+    """Another relay has fenced this one out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What decides how a stream is published to.
+
+    ``atomic``: it takes batches. ``fenced``: it can refuse a late relay. ``replicated``: it lets
+    one publication at a time name the same fence.
+    """
+
+    name: str
+    atomic: bool = False
+    fenced: bool = False
+    replicated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The headers that name the fence of a partition; empty where there is none."""
+
+    headers: Mapping[str, str]
+
+
+_NO_FENCE = Fence({})
+
+
+class Fences:
+    """The fences of one outbox, in all streams it publishes to.
+
+    Args:
+        bus: where the streams are.
+        outbox: the id of the outbox.
+        owner: the relay, named in the fence for whoever looks at it.
+    """
+
+    def __init__(self, bus: Bus, *, outbox: str, owner: str) -> None:
+        self._store = StreamStore(bus)
+        self._outbox = outbox
+        self._owner = owner
+        self._streams: dict[str, StreamFacts] = {}
+        self._names: dict[str, str] = {}
+        self._standing: dict[tuple[str, int], tuple[int, Fence]] = {}
+
+    async def facts(self, subject: str) -> StreamFacts | None:
+        """Return what is known of the stream that takes the subject; None when there is none.
+
+        Asked once, then remembered until `forget`.
+
+        Raises:
+            MessageBusError: the bus does not answer.
+        """
+        name = self._names.get(subject) or await self._name(subject)
+        if name is None:
+            return None
+        facts = self._streams.get(name)
+        if facts is None:
+            facts = await self._look_up(name)
+            if facts is None:
+                return None
+            self._names[subject] = name
+            self._streams[name] = facts
+        return facts
+
+    async def raise_for(
+        self, stream: StreamFacts, leases: Iterable[tuple[int, int]]
+    ) -> dict[int, Fence]:
+        """Return the fence of each leased partition in the stream; raise those not yet standing.
+
+        Args:
+            stream: the stream.
+            leases: partitions and their tokens.
+
+        Raises:
+            StaleLeaseError: a later holder of the lease has raised its own.
+            MessageBusError: the bus does not answer.
+        """
+        leases = list(leases)
+        if not stream.fenced:
+            return {partition: _NO_FENCE for partition, _ in leases}
+        fences = await asyncio.gather(*(self._fence(stream.name, *lease) for lease in leases))
+        return {partition: fence for (partition, _), fence in zip(leases, fences, strict=True)}
+
+    def forget(self, stream: str) -> None:
+        """Look at the stream anew: it refused a fence, or may have been made anew."""
+        self._streams.pop(stream, None)
+        for known in [known for known in self._standing if known[0] == stream]:
+            del self._standing[known]
+
+    async def _name(self, subject: str) -> str | None:
+        try:
+            return stream_for_subject(subject).value
+        except ValueError:
+            return await self._store.name_of(subject)
+
+    async def _look_up(self, name: str) -> StreamFacts | None:
+        stream = await self._store.stream(name)
+        if stream is None or stream.server < _SINCE:
+            return StreamFacts(name) if stream is not None else None
+        return StreamFacts(
+            name,
+            atomic=stream.atomic,
+            fenced=await self._takes_fences(stream),
+            replicated=stream.replicas > 1,
+        )
+
+    async def _takes_fences(self, stream: StoredStream) -> bool:
+        """Have the stream take the subjects of fences."""
+        wanted = f"fence.{stream.name}.>"
+        if wanted in stream.subjects:
+            return True
+        try:
+            await self._store.add_subject(stream.name, wanted)
+        except MessageBusError as error:
+            if error.retryable:
+                raise
+            _logger.warning("stream %s is not fenced: %s", stream.name, error)
+            return False
+        return True
+
+    async def _fence(self, stream: str, partition: int, token: int) -> Fence:
+        standing = self._standing.get((stream, partition))
+        if standing is not None and standing[0] == token:
+            return standing[1]
+        subject = f"fence.{stream}.{self._outbox}.{partition}"
+        sequence = await self._raise(stream, subject, token)
+        fence = Fence(
+            {
+                "Nats-Expected-Last-Subject-Sequence": str(sequence),
+                "Nats-Expected-Last-Subject-Sequence-Subject": subject,
+            }
+        )
+        self._standing[stream, partition] = token, fence
+        return fence
+
+    async def _raise(self, stream: str, subject: str, token: int) -> int:
+        last = await self._store.last(stream, subject)
+        before = last.sequence if last is not None else 0
+        theirs = int(last.headers.get(_TOKEN, "0")) if last is not None else 0
+        if theirs > token:
+            raise StaleLeaseError(
+                f"another relay has taken over {subject}: its token is {theirs}, ours {token}",
+                operation="publish",
+                stream=stream,
+                retryable=True,
+            )
+        if theirs == token:
+            return before
+        headers = {_TOKEN: str(token), _OWNER: self._owner}
+        return await self._store.replace_last(stream, subject, headers, before=before)
+
+
+def lost_fence(error: MessageBusError) -> bool:
+    """Tell whether the server refused a message for the fence it named."""
+    return error.details.get("error_code") == _WRONG_LAST_SEQUENCE
+
+
+def fence_is_busy(error: MessageBusError) -> bool:
+    """Tell whether the server refused a message since another one names the same fence."""
+    return error.details.get("error_code") == _WRONG_LAST_SEQUENCE_YET
