@@ -19,6 +19,7 @@ from rich.console import Console
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
+from benchmarks.log import log
 from benchmarks.publish import publish
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
@@ -33,9 +34,10 @@ class Part(StrEnum):
     ENVELOPE = "envelope"
     PUBLISH = "publish"
     HTTP = "http"
+    LOG = "log"
 
 
-_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.HTTP: http}
+_MEASURES = {Part.ENVELOPE: envelope, Part.PUBLISH: publish, Part.HTTP: http, Part.LOG: log}
 
 
 def main(

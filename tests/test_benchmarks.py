@@ -7,6 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+HTTP = [
+    "shared: edge, envelope",
+    "bare FastAPI",
+    "Starlette",
+    "correlation-id, instrumentator",
+    "the same, OpenTelemetry",
+    "three BaseHTTPMiddlewares",
+]
+
 CONTENDERS = {
     "envelope: create and encode": [
         "shared: Envelope.create, encode",
@@ -24,7 +33,14 @@ CONTENDERS = {
         "nats-py: gather of publish",
         "nats-py: publish_async",
     ],
-    "http: one request": ["shared: edge, envelope", "bare FastAPI", "FastAPI with a log line"],
+    "http: one request": HTTP,
+    "http: one request to uvicorn": HTTP,
+    "log: a line with six fields": [
+        "shared: create_logger",
+        "python-json-logger",
+        "structlog, orjson",
+        "stdlib text",
+    ],
 }
 
 
@@ -44,7 +60,7 @@ def rows(output: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     title = ""
     for line in output.splitlines():
-        if re.match(r"(envelope|publish|http): ", line):
+        if re.match(r"(envelope|publish|http|log): ", line):
             title = line.strip()
         elif row := re.match(r"\s+(\S.*?)\s{2,}[\d.]+\s+[\d.]+ - [\d.]+\s+[\d.]+", line):
             found.setdefault(title, []).append(row[1])
