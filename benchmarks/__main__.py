@@ -21,6 +21,7 @@ from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
 from benchmarks.inbox import inbox
+from benchmarks.log import log
 from benchmarks.outbox import outbox
 from benchmarks.publish import publish, publish_sizes
 from shared.config import LoggingSettings
@@ -38,6 +39,7 @@ class Part(StrEnum):
     PUBLISH_SIZES = "publish-sizes"
     CONSUME = "consume"
     HTTP = "http"
+    LOG = "log"
     OUTBOX = "outbox"
     INBOX = "inbox"
 
@@ -48,6 +50,7 @@ _MEASURES = {
     Part.PUBLISH_SIZES: publish_sizes,
     Part.CONSUME: consume,
     Part.HTTP: http,
+    Part.LOG: log,
     Part.OUTBOX: outbox,
     Part.INBOX: inbox,
 }

@@ -21,6 +21,9 @@ Run = Callable[[int], Awaitable[None]]
 Measure = Callable[[int], Awaitable[list[float]]]
 """Does the operation so many times, and returns the seconds each took."""
 
+Clock = Callable[[], float]
+"""Tells how many seconds of CPU time were used so far."""
+
 _SMOKE_OPERATIONS = 20
 _WARM_UP = 10  # the part of a round that each contender runs before the first one
 
@@ -102,8 +105,22 @@ class Bench:
         self.smoke = smoke
         self.comparisons: list[Comparison | Delays] = []
 
-    async def compare(self, title: str, operations: int, contenders: Mapping[str, Run]) -> None:
-        """Measure the contenders, ours first, at so many operations a turn; keep the outcome."""
+    async def compare(
+        self,
+        title: str,
+        operations: int,
+        contenders: Mapping[str, Run],
+        *,
+        cpu: Mapping[str, Clock] | None = None,
+    ) -> None:
+        """Measure the contenders, ours first, at so many operations a turn; keep the outcome.
+
+        Args:
+            title: what is done.
+            operations: how often in a turn.
+            contenders: who does it, by name.
+            cpu: the clock of each contender's CPU time, where that is not this process's.
+        """
         if self.smoke:
             operations = _SMOKE_OPERATIONS
         for run in contenders.values():
@@ -113,7 +130,11 @@ class Bench:
         for repetition in range(self.repetitions):
             first = repetition % len(names)
             for name in names[first:] + names[:first]:
-                timings[name].append(await _timed(contenders[name], operations))
+                timings[name].append(
+                    await _timed(
+                        contenders[name], operations, (cpu or {}).get(name, time.process_time)
+                    )
+                )
         self.comparisons.append(Comparison(title, timings))
 
     async def delays(self, title: str, operations: int, contenders: Mapping[str, Measure]) -> None:
@@ -129,11 +150,11 @@ class Bench:
         self.comparisons.append(Delays(title, seconds))
 
 
-async def _timed(run: Run, operations: int) -> Timing:
+async def _timed(run: Run, operations: int, clock: Clock) -> Timing:
     gc.collect()
-    cpu, began = time.process_time(), time.perf_counter()
+    cpu, began = clock(), time.perf_counter()
     await run(operations)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+    seconds, cpu_seconds = time.perf_counter() - began, clock() - cpu
     return Timing(seconds / operations, cpu_seconds / operations)
 
 
@@ -141,7 +162,8 @@ def _ratios(ours: Sequence[Timing], peer: Sequence[Timing]) -> tuple[str, str]:
     """Return the medians of the rounds' ratios: within a round both met the same machine."""
     rounds = list(zip(ours, peer, strict=True))
     time_ratio = median(a.seconds / b.seconds for a, b in rounds)
-    cpu_ratio = median(a.cpu_seconds / b.cpu_seconds for a, b in rounds)
+    # Another process's clock ticks in hundredths of a second, of which a tiny round may see none.
+    cpu_ratio = median(a.cpu_seconds / max(b.cpu_seconds, 1e-9) for a, b in rounds)
     return f"{time_ratio:.2f}", f"{cpu_ratio:.2f}"
 
 

@@ -7,6 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+HTTP = [
+    "shared: edge, envelope",
+    "bare FastAPI",
+    "Starlette",
+    "correlation-id, instrumentator",
+    "the same, OpenTelemetry",
+    "three BaseHTTPMiddlewares",
+]
+
 CONTENDERS = {
     "envelope: create and encode": [
         "shared: Envelope.create, encode",
@@ -61,7 +70,14 @@ CONTENDERS = {
         ]
         for size in ("100", "1,000", "10,000", "100,000", "900,000")
     },
-    "http: one request": ["shared: edge, envelope", "bare FastAPI", "FastAPI with a log line"],
+    "http: one request": HTTP,
+    "http: one request to uvicorn": HTTP,
+    "log: a line with six fields": [
+        "shared: create_logger",
+        "python-json-logger",
+        "structlog, orjson",
+        "stdlib text",
+    ],
 }
 
 

@@ -5,12 +5,12 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from shared.logging.rotated_file import RotatedFile
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def record(text: str, level: int = logging.INFO) -> logging.LogRecord:

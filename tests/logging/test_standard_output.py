@@ -141,7 +141,10 @@ asyncio.run(main())
         reader.stdin.close()
         reader.stdin = None
         assert writer.stderr is not None
+        impatience = threading.Timer(60, writer.kill)
+        impatience.start()
         word, count = writer.stderr.readline().split()
+        impatience.cancel()
     finally:
         os.kill(reader.pid, signal.SIGCONT)
     assert word == b"ticks"

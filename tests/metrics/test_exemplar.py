@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,10 +12,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from shared.api import install_edge
 from shared.config import ApiSettings
 from shared.context import Context, TraceContext, bind
+from shared.events import StreamDefinition
+from shared.messaging import Bus, OutgoingMessage, Subscriber, Subscription
 from shared.metrics import exemplar, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from shared.config import NatsSettings
+    from shared.messaging import Delivery
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 TRACE = TraceContext("a" * 32, "b" * 16)
@@ -62,6 +68,36 @@ async def test_a_request_s_duration_leads_to_its_trace() -> None:
     assert list(exemplars(answer.text)) == [(name, {"trace_id": "a" * 32})]
     assert plain.headers["content-type"].startswith("text/plain")
     assert "trace_id" not in plain.text
+
+
+async def test_a_message_s_handling_leads_to_its_trace(nats_settings: NatsSettings) -> None:
+    handled = asyncio.Event()
+
+    async def handler(_: Delivery) -> None:
+        handled.set()
+
+    async with Bus(nats_settings, name="exemplars") as bus:
+        await bus.ensure_stream(StreamDefinition("EXEMPLARS", ("evt.exemplars.>",)))
+        subscription = Subscription(
+            subject="evt.exemplars.seen", durable="exemplars", handler=handler, stream="EXEMPLARS"
+        )
+        subscriber = Subscriber(bus, subscription, service="exemplar-service")
+        running = asyncio.create_task(subscriber.run())
+        headers = {"traceparent": TRACE.traceparent}
+        await bus.publisher.publish(OutgoingMessage("evt.exemplars.seen", b"1", headers, "m1"))
+        await asyncio.wait_for(handled.wait(), 20)
+        await subscriber.drain(5)
+        await running
+    body, _ = render(accept=OPENMETRICS)
+    found = [
+        sample.exemplar.labels
+        for family in text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.name == "message_handling_seconds_bucket"
+        and sample.labels["service"] == "exemplar-service"
+        and sample.exemplar is not None
+    ]
+    assert found == [{"trace_id": "a" * 32}]
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", "*/*", OPENMETRICS])

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -21,15 +20,23 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
+from shared.api.direct_route import make_direct
 from shared.api.error_answers import answer_error, answer_unexpected, error_answer, log_unexpected
 from shared.api.proxies import TrustedProxies
-from shared.context import Context, TraceContext, bind
-from shared.context.deadline import TIMEOUT_HEADER, Deadline, parse_timeout, within
+from shared.context import Context, TraceContext, bind, new_request_id, safe_id
+from shared.context.deadline import (
+    TIMEOUT_HEADER,
+    Deadline,
+    parse_timeout,
+    remaining_seconds,
+    within,
+)
 from shared.errors import RequestTimeoutError
 from shared.metrics import HttpMetrics, render
 from shared.metrics.http import default_http_metrics
 from shared.metrics.middleware import Measurement, metrics_endpoint, route_template
-from shared.tracing import instrumented_trace, record_span
+from shared.tracing import instrumented_trace
+from shared.tracing.span import write_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +66,11 @@ _READ = frozenset(
         TIMEOUT_HEADER.lower().encode(),
     }
 )
+_OWN = frozenset(
+    {b"x-request-id", b"x-correlation-id", b"x-service-name", b"x-trace-id", b"traceparent"}
+)
+"""The headers of an answer that are the edge's alone."""
+
 _QUIET_ROUTES = ("/health", "/health/live", "/health/ready", "/health/startup")
 _MAX_LOGGED_PATH = 1024
 
@@ -119,6 +131,7 @@ class Edge:
     ) -> None:
         self.app = app
         self.service = service
+        self.encoded_service = service.encode("latin-1")
         self.metrics = metrics
         self.body_limit_bytes = body_limit_bytes
         self.request_timeout_seconds = request_timeout_seconds
@@ -151,29 +164,30 @@ class _Exchange:
         self.completed = False
         self.disconnected = False
         self._finished = False
-        self.started = datetime.now(UTC)
+        self.started = time.time()
         self._began = time.perf_counter()
 
-        self.headers = _read_headers(scope)
-        # Two headers of that name joined are no valid one: a new trace, as W3C section 3.2 wants.
-        parent = instrumented_trace() or TraceContext.parse(
-            ",".join(self.headers.get(b"traceparent", ())) or None,
-            ",".join(self.headers.get(b"tracestate", ())) or None,
-        )
+        self.headers = headers = _read_headers(scope)
+        parent = instrumented_trace()
+        if parent is None and b"traceparent" in headers:
+            # Two of that name joined are no valid one: a new trace, as W3C section 3.2 wants.
+            parent = TraceContext.parse(
+                ",".join(headers[b"traceparent"]), headers.get(b"tracestate")
+            )
         self.parent_span_id = parent.span_id if parent else None
-        self.context = Context.start(
-            request_id=_only(self.headers.get(b"x-request-id")),
-            correlation_id=_only(self.headers.get(b"x-correlation-id")),
-            trace=parent.child() if parent else None,
+        trace = TraceContext.start() if parent is None else parent.child()
+        self.context = Context(
+            safe_id(_only(headers.get(b"x-request-id"))) or new_request_id(),
+            safe_id(_only(headers.get(b"x-correlation-id"))) or trace.trace_id,
+            trace,
             service=edge.service,
         )
-        self._answer_headers = _answer_headers(self.context, edge.service)
-        scope.setdefault("state", {}).update(
-            request_id=self.context.request_id,
-            correlation_id=self.context.correlation_id,
-            trace_id=self.context.trace.trace_id,
-        )
-        self._see_through_proxies()
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.context.request_id
+        state["correlation_id"] = self.context.correlation_id
+        state["trace_id"] = trace.trace_id
+        if edge.trusted_proxies:
+            self._see_through_proxies()
 
     async def run(self) -> None:
         """Serve the request and record it."""
@@ -216,19 +230,21 @@ class _Exchange:
         ):
             return
         client = self.scope.get("client")
-        record_span(
-            name=f"{self.method} {route}",
-            kind="server",
-            context=self.context.trace,
-            parent_span_id=self.parent_span_id,
-            started=self.started,
-            duration_seconds=duration,
-            error=(self.error or f"HTTP {self.status}") if failed else None,
-            method=self.method,
-            route=route,
-            path=self.scope["path"][:_MAX_LOGGED_PATH],
-            status=self.status,
-            client=client[0] if client else None,
+        write_span(
+            f"{self.method} {route}",
+            "server",
+            self.context.trace,
+            self.parent_span_id,
+            self.started,
+            duration,
+            (self.error or f"HTTP {self.status}") if failed else None,
+            {
+                "method": self.method,
+                "route": route,
+                "path": self.scope["path"][:_MAX_LOGGED_PATH],
+                "status": self.status,
+                "client": client[0] if client else None,
+            },
         )
 
     def measure(self, route: str) -> None:
@@ -239,18 +255,15 @@ class _Exchange:
 
         After them come the pairs that parts further in left in the state as ``answer_headers``.
         """
-        others = [
-            (name, value)
-            for name, value in message.get("headers", ())
-            if name.lower() not in self._answer_headers
-        ]
+        own = _answer_headers(self.context, self.edge.encoded_service)
+        others = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OWN]
         added = self.scope["state"].get("answer_headers", ())
-        return {**message, "headers": [*others, *self._answer_headers.items(), *added]}
+        return {**message, "headers": [*others, *own, *added]}
 
     def _see_through_proxies(self) -> None:
         peer = self.scope.get("client")
         proxies = self.edge.trusted_proxies
-        if not proxies or not peer or peer[0] not in proxies:
+        if not peer or peer[0] not in proxies:
             return
         client = proxies.client(peer[0], self.headers.get(b"x-forwarded-for", ()))
         if client != peer[0]:
@@ -279,6 +292,9 @@ class _HttpExchange(_Exchange):
             await self._refuse_body()
             return
         try:
+            if self._timeout_seconds is None and remaining_seconds() is None:
+                await self.edge.app(self.scope, self.receive, self.send)
+                return
             with within(self._timeout_seconds) as self._deadline:
                 async with asyncio.timeout(self._timeout_seconds) as self._timeout:
                     await self.edge.app(self.scope, self.receive, self.send)
@@ -323,7 +339,8 @@ class _HttpExchange(_Exchange):
 
     async def send(self, message: Message) -> None:
         """Send what the application answers; the last byte ends the measurement."""
-        if message["type"] == "http.response.start" and not self.answering:
+        kind = message["type"]
+        if kind == "http.response.start" and not self.answering:
             if not self.disconnected:
                 self.status = message["status"]
                 self.answering = True
@@ -333,8 +350,8 @@ class _HttpExchange(_Exchange):
             if self._deadline is not None:
                 self._deadline.lift()
             message = self.with_headers(message)
-        last = message["type"] == "http.response.pathsend" or (
-            message["type"] == "http.response.body" and not message.get("more_body", False)
+        last = kind == "http.response.pathsend" or (
+            kind == "http.response.body" and not message.get("more_body", False)
         )
         try:
             await self._send(message)
@@ -463,6 +480,7 @@ def install_edge(
         metrics_path=settings.metrics_path,
     )
     logging.getLogger("uvicorn.error").addFilter(_not_logged_yet)
+    make_direct(app.routes)
     if metrics:
         _serve_metrics(app, settings.metrics_path, registry)
 
@@ -495,14 +513,15 @@ def _only(values: list[str] | None) -> str | None:
     return values[0] if values and len(values) == 1 else None
 
 
-def _answer_headers(context: Context, service: str) -> dict[bytes, bytes]:
-    return {
-        b"x-request-id": context.request_id.encode(),
-        b"x-correlation-id": context.correlation_id.encode(),
-        b"x-service-name": service.encode("latin-1"),
-        b"x-trace-id": context.trace.trace_id.encode(),
-        b"traceparent": context.trace.traceparent.encode(),
-    }
+def _answer_headers(context: Context, service: bytes) -> list[tuple[bytes, bytes]]:
+    trace = context.trace
+    return [
+        (b"x-request-id", context.request_id.encode()),
+        (b"x-correlation-id", context.correlation_id.encode()),
+        (b"x-service-name", service),
+        (b"x-trace-id", trace.trace_id.encode()),
+        (b"traceparent", trace.traceparent.encode()),
+    ]
 
 
 def _mark_logged(error: BaseException) -> None:

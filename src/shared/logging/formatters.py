@@ -13,7 +13,7 @@ from shared.config.redaction import redact_text
 from shared.context import current
 from shared.logging.record import FIELDS, DirectRecord
 from shared.logging.request_context import request_context
-from shared.logging.values import loggable, without_emails
+from shared.logging.values import loggable, loggable_fields, without_emails
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,8 +67,11 @@ class JsonFormatter(logging.Formatter):
             line["environment"] = self._environment
         add_ids(line)
         line["logger"] = record.name
-        for name, value in fields_of(record).items():
-            line[f"field_{name}" if name in _ALWAYS else name] = loggable(name, value)
+        fields = loggable_fields(fields_of(record))
+        if _ALWAYS.isdisjoint(fields):
+            line.update(fields)
+        else:
+            line.update((f"field_{n}" if n in _ALWAYS else n, v) for n, v in fields.items())
         if (record.exc_info or record.exc_text or record.stack_info) and (
             text := exception(self, record)
         ):
@@ -98,7 +101,7 @@ class ConsoleFormatter(logging.Formatter):
         clock = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         shown: dict[str, object] = {}
         add_ids(shown)
-        shown.update((name, loggable(name, value)) for name, value in fields_of(record).items())
+        shown.update(loggable_fields(fields_of(record)))
         if shown.get("correlation_id") == shown.get("trace_id"):
             shown.pop("correlation_id", None)
         text, trace = message(record), exception(self, record)

@@ -27,6 +27,21 @@ _EMAIL = re.compile(r"[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.)+[\w-]{2,63}")
 T = TypeVar("T")
 
 
+def loggable_fields(fields: Mapping[str, object], depth: int = _DEPTH) -> dict[str, object]:
+    """Turn fields into plain JSON data; most are text or whole numbers, and take the short way."""
+    plain: dict[str, object] = {}
+    for name, value in fields.items():
+        kind = type(value)
+        if kind is str and not is_secret(name):
+            text = cast("str", value)
+            plain[name] = text if text.isalnum() else redact_text(text)
+        elif kind is int and not is_secret(name):
+            plain[name] = value
+        else:
+            plain[name] = loggable(name, value, depth)
+    return plain
+
+
 def loggable(name: str, value: object, depth: int = _DEPTH) -> object:
     """Turn what is logged under `name` into plain JSON data.
 
@@ -37,12 +52,9 @@ def loggable(name: str, value: object, depth: int = _DEPTH) -> object:
         return value
     if is_secret(name):
         return MASK
-    kind = type(value)
-    if kind is str:
-        return redact_text(cast("str", value))
-    if kind is int:
-        return value
     try:
+        if type(value) is dict and depth > 0:
+            return loggable_fields({str(key): item for key, item in value.items()}, depth - 1)
         return _plain(name, value, depth)
     except Exception:  # noqa: BLE001 - a foreign object may raise anything
         return f"<{type(value).__name__} that cannot be shown>"
@@ -83,8 +95,7 @@ def _collection(name: str, value: object, depth: int) -> object:
     if depth <= 0:
         return "..."
     if isinstance(value, Mapping):
-        named = ((str(key), item) for key, item in value.items())
-        return {key: loggable(key, item, depth - 1) for key, item in named}
+        return loggable_fields({str(key): item for key, item in value.items()}, depth - 1)
     return [loggable(name, item, depth - 1) for item in value]
 
 

@@ -183,7 +183,7 @@ def write_span(
     attributes: Mapping[str, object],
     logged: bool = True,
 ) -> None:
-    """Record a finished span; as `record_span`, but for the hot path: `started` may be seconds since 1970.
+    """Record a finished span, as `record_span`; `started` may be seconds since 1970.
 
     A span that nobody would see, in the log or where spans are exported, costs next to nothing.
     """
