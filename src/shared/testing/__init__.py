@@ -7,14 +7,19 @@
 - `History` and `check`: what happened, and whether it may.
 """
 
+from shared.testing.crash_points import Crash, CrashPoint, CrashPoints, FlowError
 from shared.testing.faults import Fault
 from shared.testing.history import Entry, History, Outcome, Verdict, check
 from shared.testing.nats_frames import NatsFilter, NatsFrame
 from shared.testing.nats_proxy import NatsProxy
 
 __all__ = [
+    "Crash",
+    "CrashPoint",
+    "CrashPoints",
     "Entry",
     "Fault",
+    "FlowError",
     "History",
     "NatsFilter",
     "NatsFrame",
