@@ -12,7 +12,7 @@ NEEDED := --group bench --group build --group check --group services --group tes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help install demo up test fuzz check format bench docs build smoke lock clean
+.PHONY: help install demo up test fuzz soak check format bench docs build smoke lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: install ## Run all tests, on real servers; they mostly wait, so four at on
 fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=N SEED=N)
 	@GLAM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) GLAM_FUZZ_SEED=$(or $(SEED),1) \
 	  $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+soak: install ## Break real services at random, and prove that nothing is lost (MINUTES=10 SEED=N)
+	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: install ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

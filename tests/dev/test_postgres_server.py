@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import asyncpg
@@ -142,3 +143,27 @@ async def test_a_half_cleaned_cache_is_made_anew(
     async with PostgresServer() as server:
         assert await rows(server, "SELECT 1") == [(1,)]
     assert (template / "PG_VERSION").exists()
+
+
+async def test_a_start_that_is_cancelled_leaves_no_folder_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    folders: list[Path] = []
+
+    def slow(cluster: Path, _: object) -> None:
+        folders.append(cluster.parent)
+        begun.set()
+        go_on.wait(20)
+        cluster.mkdir(parents=True)
+
+    monkeypatch.setattr(postgres_server, "_new_cluster", slow)
+    starting = asyncio.create_task(PostgresServer().start())
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    starting.cancel()
+    await asyncio.sleep(0.05)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not folders[0].exists()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,7 @@ class PostgresServer(Server):
                 self.data_dir.chmod(0o711)
             _require_reach(self.data_dir, user)
         if not (self._cluster / "PG_VERSION").exists():
-            await asyncio.to_thread(_new_cluster, self._cluster, user)
+            await _to_its_end(_new_cluster, self._cluster, user)
 
     async def _ready(self) -> bool:
         """Whether the postmaster says so in its lock file: line 1 its pid, line 8 its state."""
@@ -186,6 +187,24 @@ def _copy_wheel(package: Path, folder: Path) -> None:
     for part in (f"{package.name}/{_POSTGRES}", f"{package.name}/.dylibs", f"{package.name}.libs"):
         if (package.parent / part).exists():
             _copy(package.parent / part, folder / part)
+
+
+async def _to_its_end(
+    work: Callable[[Path, pwd.struct_passwd | None], None],
+    cluster: Path,
+    user: pwd.struct_passwd | None,
+) -> None:
+    """Do it in a thread; cancelled, wait for the thread, which would go on and write after us."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, cluster, user))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        while not working.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([working])
+        if not working.cancelled():
+            working.exception()  # asked for: the cancellation is what the caller hears of
+        raise
 
 
 def _new_cluster(cluster: Path, user: pwd.struct_passwd | None) -> None:

@@ -1,9 +1,13 @@
 """What every server has: a port, a data folder, a log file."""
 
+import fcntl
+import os
 import random
 import shutil
 import socket
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from shared.dev.process import Process, ProcessError
@@ -13,11 +17,16 @@ from shared.dev.process import Process, ProcessError
 _PORTS = range(15_000, 32_000)
 _PORT_TRIES = 20
 
+_FOLDERS = "glam-server-"
+# A folder without an owner that changed lately may have one in a moment.
+_ORPHANED_SECONDS = 60.0
+
 
 class Server(Process):
     """A server on 127.0.0.1.
 
-    Without a `data_dir` it keeps its data in a temporary folder, which `stop` removes. A given
+    Without a `data_dir` it keeps its data in a temporary folder, which `stop` removes; what a
+    process left that was killed itself is removed by the next server that starts. A given
     `data_dir` is made if missing and kept. Without a `port` it takes a free one at its first start
     and keeps it: `restart` comes back at the same address with the same data.
     """
@@ -40,6 +49,7 @@ class Server(Process):
         self._port = port
         self._kept_dir = None if data_dir is None else data_dir.absolute()
         self._dir: Path | None = None
+        self._lock: int | None = None
 
     @property
     def port(self) -> int:
@@ -74,7 +84,7 @@ class Server(Process):
         if self.running:
             return
         if self._dir is None:
-            self._dir = self._kept_dir or Path(tempfile.mkdtemp(prefix=f"glam-{self.name}-"))
+            self._dir = self._kept_dir or self._temporary_dir()
             self._dir.mkdir(parents=True, exist_ok=True)
             self.log_file = self._dir / f"{self.name}.log"
         try:
@@ -113,10 +123,35 @@ class Server(Process):
             else:
                 return
 
+    def _temporary_dir(self) -> Path:
+        """Make a folder that is locked as long as this process lives, whatever ends it."""
+        _remove_orphans(Path(tempfile.gettempdir()))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{self.name}-"))
+        self._lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return folder
+
     def _discard(self) -> None:
         if self._dir is not None and self._kept_dir is None:
             shutil.rmtree(self._dir, ignore_errors=True)
         self._dir = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _remove_orphans(parent: Path) -> None:
+    """Remove the folders whose process is gone: nobody holds their lock."""
+    for folder in parent.glob(f"{_FOLDERS}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < _ORPHANED_SECONDS:
+                continue
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def free_port() -> int:

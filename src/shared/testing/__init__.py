@@ -7,14 +7,23 @@
 - `History` and `check`: what happened, and whether it may.
 """
 
-from shared.testing.faults import Fault
-from shared.testing.history import Entry, History, Outcome, Verdict, check
-from shared.testing.nats_frames import NatsFilter, NatsFrame
-from shared.testing.nats_proxy import NatsProxy
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.testing.crash_points import Crash, CrashPoint, CrashPoints, FlowError
+    from shared.testing.faults import Fault
+    from shared.testing.history import Entry, History, Outcome, Verdict, check
+    from shared.testing.nats_frames import NatsFilter, NatsFrame
+    from shared.testing.nats_proxy import NatsProxy
 
 __all__ = [
+    "Crash",
+    "CrashPoint",
+    "CrashPoints",
     "Entry",
     "Fault",
+    "FlowError",
     "History",
     "NatsFilter",
     "NatsFrame",
@@ -23,3 +32,26 @@ __all__ = [
     "Verdict",
     "check",
 ]
+
+# Found when asked for: pytest loads this package with the plugin, in every project.
+_HOMES = {
+    "Crash": "crash_points",
+    "CrashPoint": "crash_points",
+    "CrashPoints": "crash_points",
+    "Entry": "history",
+    "Fault": "faults",
+    "FlowError": "crash_points",
+    "History": "history",
+    "NatsFilter": "nats_frames",
+    "NatsFrame": "nats_frames",
+    "NatsProxy": "nats_proxy",
+    "Outcome": "history",
+    "Verdict": "history",
+    "check": "history",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from shared.config import DatabaseSettings, NatsSettings
     from shared.dev import NatsServer, PostgresServer, Server, SmtpSink
 
+# The suites are tests: pytest shows what stood on both sides of an assertion that failed.
+pytest.register_assert_rewrite("shared.testing.promises")
+
 T = TypeVar("T")
 ServerT = TypeVar("ServerT", bound="Server | SmtpSink")
 

@@ -1,0 +1,136 @@
+"""What is in the database and in the stream at the end, held against what was written down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import asyncpg
+import nats
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from shared.config import NatsSettings
+from shared.events import Envelope
+from shared.messaging import Bus, DeadLetters
+from shared.testing import Entry, History, Outcome, Verdict, check
+from soak.events import CONTRACTS, ORDER, STREAM
+
+if TYPE_CHECKING:
+    from soak.stage import Stage
+
+SUBSCRIBER = "consumer"
+_FETCH = 1000
+_START_SECONDS = 60
+_POLL_SECONDS = 0.25
+
+
+async def flowing(stage: Stage) -> None:
+    """Wait until the first effects are there: every part works before it is harmed.
+
+    Raises:
+        TimeoutError: none came for a minute.
+    """
+    async with asyncio.timeout(_START_SECONDS):
+        while True:
+            with suppress(asyncpg.UndefinedTableError):
+                if await stage.fetch("SELECT FROM consumer.effects LIMIT 1"):
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def settled(stage: Stage, timeout_seconds: float) -> bool:
+    """Wait until the outbox is empty and every message is acknowledged; whether it came to that."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        with suppress(nats.errors.Error, OSError, TimeoutError, asyncpg.PostgresError):
+            if not await waiting(stage):
+                return True
+        await asyncio.sleep(_POLL_SECONDS)
+    return False
+
+
+async def waiting(stage: Stage) -> int:
+    """Count the events on their way: in the outbox, in the stream, in a handler's hands."""
+    (row,) = await stage.fetch(
+        "SELECT count(*) AS size FROM producer.outbox WHERE published_at IS NULL"
+    )
+    client = await nats.connect(stage.nats.url, allow_reconnect=False)
+    try:
+        consumers = await client.jetstream().consumers_info(STREAM)
+    finally:
+        await client.close()
+    if len(consumers) < len(CONTRACTS):
+        return 1
+    return int(row["size"]) + sum(
+        (consumer.num_pending or 0) + (consumer.num_ack_pending or 0) for consumer in consumers
+    )
+
+
+async def replay_dead_letters(stage: Stage) -> int:
+    """Give every dead letter another chance; return how many there were."""
+    async with Bus(NatsSettings(servers=(stage.nats.url,)), name="soak") as bus:
+        dead_letters = DeadLetters(bus)
+        letters = await dead_letters.list(limit=10_000)
+        for letter in letters:
+            await dead_letters.replay(letter.sequence)
+    return len(letters)
+
+
+async def judge(stage: Stage) -> tuple[Verdict, Verdict]:
+    """Return what is found of the effects, and of the stream."""
+    written = list(History.read(sorted(stage.folder.glob("history-*.jsonl"))))
+    effects = History(stage.folder / "effects.jsonl", by=SUBSCRIBER)
+    applied = [
+        Entry(
+            "effect",
+            Outcome.OK,
+            row["event"],
+            row["key"],
+            row["number"],
+            SUBSCRIBER,
+            note=f"effect {row['id']} by {row['applied_by']}",
+        )
+        for row in await stage.fetch("SELECT * FROM consumer.effects ORDER BY id")
+    ]
+    stored = await _stored(stage)
+    effects.add_all([*applied, *stored])
+    effects.close()
+    return (
+        check([*written, *applied], subscribers=[SUBSCRIBER], ordered=bool(ORDER)),
+        check([*written, *stored], subscribers=[STREAM]),
+    )
+
+
+async def _stored(stage: Stage) -> list[Entry]:
+    """What is in the stream, in its order. Replayed dead letters are not of the producers."""
+    found: list[Entry] = []
+    client = await nats.connect(stage.nats.url, allow_reconnect=False)
+    try:
+        jetstream = client.jetstream()
+        last = (await jetstream.stream_info(STREAM)).state.last_seq
+        puller = await jetstream.pull_subscribe(
+            "evt.credit.>", stream=STREAM, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
+        sequence = 0
+        while sequence < last:
+            for message in await puller.fetch(_FETCH, timeout=5):
+                sequence = message.metadata.sequence.stream
+                if "Glam-Replay-For" in (message.headers or {}):
+                    continue
+                envelope = Envelope.decode(message.data)
+                found.append(
+                    Entry(
+                        "effect",
+                        Outcome.OK,
+                        envelope.event_id,
+                        envelope.payload["key"],
+                        envelope.payload["number"],
+                        STREAM,
+                        note=f"sequence {sequence}",
+                    )
+                )
+    finally:
+        await client.close()
+    return found

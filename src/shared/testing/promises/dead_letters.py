@@ -1,0 +1,101 @@
+"""What could not be handled is kept whole, and can be replayed and discarded."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.errors import NotFoundError, ValidationError
+from shared.messaging import Bus, DeadLetters, Subscription
+from shared.testing.promises._suites import QUICK, ContractSuite, subscribed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from shared.config import NatsSettings
+    from shared.messaging import DeadLetter, Delivery
+
+__all__ = ["DeadLetterPromises"]
+
+
+class DeadLetterPromises(ContractSuite):
+    """Dead letters of one contract. Set `contract` and `payload`."""
+
+    def subscription(
+        self, durable: str, handler: Callable[[Delivery], Awaitable[None]]
+    ) -> Subscription:
+        """Make a subscription to the contract."""
+        return Subscription(
+            subject=self.contract.subject,
+            durable=durable,
+            handler=handler,
+            stream=self.contract.stream.value,
+            retry=QUICK,
+            ack_wait_seconds=1,
+        )
+
+    @asynccontextmanager
+    async def buried(
+        self, nats_settings: NatsSettings, seen: dict[str, list[bytes]]
+    ) -> AsyncIterator[tuple[Bus, DeadLetter]]:
+        """Publish a message that the first of two subscribers cannot handle, for once."""
+        failing = True
+
+        async def first(delivery: Delivery) -> None:
+            nonlocal failing
+            if failing:
+                failing = False
+                raise ValidationError("not yet")
+            seen["first"].append(delivery.body)
+
+        async def second(delivery: Delivery) -> None:
+            seen["second"].append(delivery.body)
+
+        seen |= {"first": [], "second": []}
+        async with Bus(nats_settings, name="promises") as bus:
+            await bus.ensure_stream(self.contract.stream)
+            async with (
+                subscribed(bus, self.subscription("first", first)),
+                subscribed(bus, self.subscription("second", second)),
+            ):
+                message = self.message(1)
+                await bus.publisher.publish(message)
+                await self.eventually(DeadLetters(bus).list)
+                (letter,) = await DeadLetters(bus).list()
+                assert letter.body == message.body
+                sent = {"Nats-Msg-Id": message.message_id, **message.headers}
+                assert letter.headers == sent
+                assert (letter.durable, letter.attempts) == ("first", 1)
+                assert letter.error_message == "not yet"
+                yield bus, letter
+
+    async def test_a_replayed_message_goes_to_who_failed_and_to_nobody_else(
+        self, nats_settings: NatsSettings
+    ) -> None:
+        seen: dict[str, list[bytes]] = {}
+        async with self.buried(nats_settings, seen) as (bus, letter):
+            await DeadLetters(bus).replay(letter.sequence)
+
+            async def handled() -> bool:
+                return seen["first"] == [letter.body]
+
+            await self.eventually(handled)
+            assert await DeadLetters(bus).list() == []
+            # A message behind it shows that the other one has passed the replayed one over.
+            behind = self.message(2)
+            await bus.publisher.publish(behind)
+
+            async def passed() -> bool:
+                return behind.body in seen["second"]
+
+            await self.eventually(passed)
+            assert seen["second"] == [letter.body, behind.body]
+
+    async def test_a_discarded_message_is_gone(self, nats_settings: NatsSettings) -> None:
+        async with self.buried(nats_settings, {}) as (bus, letter):
+            await DeadLetters(bus).discard(letter.sequence, "a promise")
+            assert await DeadLetters(bus).list() == []
+            with pytest.raises(NotFoundError):
+                await DeadLetters(bus).replay(letter.sequence)
