@@ -8,11 +8,11 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from nats.js.api import ConsumerConfig
 
-from shared.dev import NatsServer
 from shared.errors import DatabaseError, MessageBusError, UpstreamServiceError, ValidationError
 from shared.messaging import (
     Bus,
@@ -26,6 +26,9 @@ from shared.messaging import (
 from shared.messaging.engine import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+
+if TYPE_CHECKING:
+    from shared.dev import NatsServer
 
 
 async def test_every_message_is_handled_and_acknowledged(
