@@ -324,14 +324,14 @@ def _faststream(**options: Any) -> Consumer:
         subscriber = broker.subscriber(_SUBJECT, stream=stream, durable=durable, **options)
         if pull is not None and pull.batch:
 
-            @subscriber
+            @subscriber  # type: ignore[untyped-decorator]
             async def handle_all(orders: list[dict[str, Any]]) -> None:
                 for _ in orders:
                     seen()
 
         else:
 
-            @subscriber
+            @subscriber  # type: ignore[untyped-decorator]
             async def handle(order: dict[str, Any]) -> None:  # noqa: ARG001 - as a handler would
                 seen()
 

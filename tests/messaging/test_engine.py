@@ -6,15 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections import Counter
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 from nats.js.api import ConsumerConfig
 
-from shared.config import NatsSettings
-from shared.dev import NatsServer
 from shared.errors import DatabaseError, MessageBusError, UpstreamServiceError, ValidationError
 from shared.messaging import (
     Bus,
@@ -28,6 +26,9 @@ from shared.messaging import (
 from shared.messaging.engine import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+
+if TYPE_CHECKING:
+    from shared.dev import NatsServer
 
 
 async def test_every_message_is_handled_and_acknowledged(
@@ -320,30 +321,6 @@ async def test_a_server_in_lame_duck_mode_costs_no_message(
     await eventually(lambda: not own_bus.connected)
     await own_nats_server.restart()
     await eventually(lambda: set(seen) == set(range(300)))
-
-
-async def test_a_reader_too_slow_for_its_server_gets_everything_all_the_same() -> None:
-    slow = {"write_deadline": "100ms", "max_pending": 2_000_000}
-    async with (
-        NatsServer(config=slow) as server,
-        Bus(NatsSettings(servers=(server.url,)), name="tests") as bus,
-        AsyncExitStack() as stack,
-    ):
-        await bus.ensure_stream(STREAM)
-        seen: set[int] = set()
-
-        async def handler(delivery: Delivery) -> None:
-            number = int(delivery.headers["X-Number"])
-            if number in {40, 80} and number not in seen:
-                seen.add(number)
-                # Nothing is read meanwhile: the server gives up on this connection.
-                time.sleep(1)  # noqa: ASYNC251 - as a handler that blocks would
-            seen.add(number)
-
-        body = b"x" * 100_000
-        await bus.publisher.publish_all([message(n, body=body) for n in range(200)])
-        Subscribers(stack).start(bus, handler, concurrency=100, ack_wait_seconds=2)
-        await eventually(lambda: seen == set(range(200)))
 
 
 async def test_what_killed_its_process_in_the_last_attempt_becomes_a_dead_letter(
