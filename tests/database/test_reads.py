@@ -151,7 +151,7 @@ async def statements(database: Database) -> AsyncIterator[list[str]]:
     seen: list[str] = []
 
     def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        seen.append(statement.split(maxsplit=1)[0])
+        seen.append(statement)
 
     event.listen(database.engine.sync_engine, "before_cursor_execute", note)
     yield seen

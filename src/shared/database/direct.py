@@ -135,8 +135,12 @@ def engine_for(session_factory: async_sessionmaker[AsyncSession]) -> Engine | No
 
 
 def _has_listeners(kind: type[Session]) -> bool:
-    listened: Any = kind.dispatch
-    return any((listened.before_flush, listened.after_flush, listened.do_orm_execute))
+    events: Any = kind.dispatch
+    return any(
+        listened._clslevel.get(cls)  # noqa: SLF001 - a class tells of its listeners nowhere else
+        for listened in (events.before_flush, events.after_flush, events.do_orm_execute)
+        for cls in kind.__mro__
+    )
 
 
 def _first(engine: Engine, statement: Any, parameters: dict[str, Any]) -> Any:
@@ -158,5 +162,5 @@ def _is_plain(mapper: Mapper[Any]) -> bool:
             for prop in mapper.column_attrs
         )
         and not any((listens.before_insert, listens.after_insert))
-        and not any((instances.load, instances.refresh, instances.init, instances.expire))
+        and not any((instances.load, instances.refresh, instances.expire))
     )
