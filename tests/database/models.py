@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, registry, relationship
 
 from shared.database import (
     Base,
@@ -51,11 +51,12 @@ __all__ = [
 
 
 class TestBase(Base):
-    """Apart from `Base.metadata`, which other tests fill."""
+    """Apart from `Base`, which other tests fill."""
 
     __abstract__ = True
     __test__ = False
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    _sa_registry = registry(metadata=metadata)  # names of its own: services have an Order, too
 
 
 class Article(TestBase, MerchantMixin, TimestampedMixin):

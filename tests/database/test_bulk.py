@@ -261,6 +261,10 @@ async def test_upsert_inserts_or_changes_and_keeps_the_order(orders: Repository[
         change=["status"],
     )
     assert (kept.note, kept.status, kept.version) == ("new", Status.NEW, 3)
+    (kept,) = await orders.upsert_many(
+        [rich("2", total=Money(1, "USD"))], conflict=["merchant_id", "number"], change=["total"]
+    )
+    assert (kept.note, kept.total) == ("new", Money(1, "USD"))
 
 
 async def test_upsert_finds_the_index_it_needs(database: Database) -> None:

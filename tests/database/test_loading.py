@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import ForeignKey, MetaData
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Mapped, mapped_column, relationship, selectinload
+from sqlalchemy.orm import Mapped, mapped_column, registry, relationship, selectinload
 
 from shared.database import Base, Database, Repository, bind_session
 from tests.database.models import Line, Order
@@ -40,6 +40,7 @@ async def test_a_relationship_not_asked_for_names_the_line_to_write(database: Da
 class EagerBase(Base):
     __abstract__ = True
     metadata = MetaData()
+    _sa_registry = registry(metadata=metadata)
 
 
 class Shelf(EagerBase):

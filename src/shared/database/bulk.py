@@ -117,7 +117,7 @@ async def upsert_rows(
 ) -> list[T]:
     """Insert, or change the row that is there; return the rows in the order given."""
     model = scope.model
-    keys = [attribute_of(model, name).key for name in conflict]
+    keys = [name for given in conflict for name in _names(model, given)]
     arbiter = _arbiter(model, keys)
     given = [_values_of(scope, row) for row in rows]
     order = _by_key(given, keys)
@@ -169,8 +169,7 @@ def _on_conflict(
     if change is None:
         change = [name for name in names if name not in {*keys, *primary, "version"}]
     changes: dict[Any, Any] = {
-        _column(model, attribute_of(model, name).key): excluded[_column(model, name).key]
-        for name in change
+        column: excluded[column.key] for name in change for column in _columns(model, name)
     }
     conditions = []
     if scope.merchant_id is not None:
@@ -475,6 +474,17 @@ def _bound_by(column: Column[Any], dialect: Any) -> Callable[[Any], Any]:
 def _column(model: type[Any], name: str) -> Column[Any]:
     column: Column[Any] = inspect(model).column_attrs[name].columns[0]
     return column
+
+
+def _names(model: type[Any], name: str) -> list[str]:
+    """Return the attributes of the columns behind a name: more than one for a composite."""
+    attribute_of(model, name)
+    composite = inspect(model).composites.get(name)
+    return [name] if composite is None else [prop.key for prop in composite.props]
+
+
+def _columns(model: type[Any], name: str) -> list[Column[Any]]:
+    return [_column(model, one) for one in _names(model, name)]
 
 
 def _table(model: type[Any]) -> Table:
