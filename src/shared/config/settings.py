@@ -103,6 +103,8 @@ class DatabaseSettings(Section):
     lock_timeout_seconds: float = Field(default=10.0, ge=0)
     idle_in_transaction_timeout_seconds: float = Field(default=60.0, ge=0)
     connect_timeout_seconds: float = Field(default=10.0, gt=0)
+    cursor_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """Signs the cursors of pages; the same for all replicas. A new one ends the old cursors."""
 
 
 class NatsSettings(Section):

@@ -13,16 +13,23 @@ from shared.database.base import (
 from shared.database.config import DatabaseConfig, create_database_config
 from shared.database.current import bind_session, current_session, detached
 from shared.database.database import Database
+from shared.database.filters import Condition, Where, where
+from shared.database.history import Change, HistoryMixin, create_history, drop_history
+from shared.database.keys import UUIDv7Mixin, uuid7_key
+from shared.database.locks import RowLock
 from shared.database.migrations import (
     MigrationManager,
     Migrations,
     create_alembic_env_template,
     migrate,
 )
+from shared.database.money import Money, money_column
+from shared.database.pages import KeysetPage, NumberedPage
 from shared.database.repository import Repository
 from shared.database.session import DatabaseSessionManager
 from shared.database.tenancy import isolate_merchants
 from shared.database.translation import translate_errors
+from shared.database.types import JsonModel
 
 if TYPE_CHECKING:
     from shared.database.dependencies import (
@@ -35,30 +42,45 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Base",
+    "Change",
+    "Condition",
     "DBSessionDep",
     "Database",
     "DatabaseConfig",
     "DatabaseSessionManager",
+    "HistoryMixin",
+    "JsonModel",
+    "KeysetPage",
     "MerchantMixin",
     "MigrationManager",
     "Migrations",
+    "Money",
+    "NumberedPage",
     "Repository",
+    "RowLock",
     "SoftDeleteMixin",
     "TimestampedMixin",
+    "UUIDv7Mixin",
     "VersionedMixin",
+    "Where",
     "bind_session",
     "create_alembic_env_template",
     "create_database_config",
+    "create_history",
     "create_updated_at_trigger",
     "current_session",
     "detached",
+    "drop_history",
     "get_database_health",
     "get_database_manager",
     "get_db_session",
     "isolate_merchants",
     "migrate",
+    "money_column",
     "set_database_manager",
     "translate_errors",
+    "uuid7_key",
+    "where",
 ]
 
 _OF_FASTAPI = frozenset(

@@ -82,7 +82,10 @@ class Database:
             pool_timeout=settings.connect_timeout_seconds,
         )
         self.session_factory = async_sessionmaker(
-            self.engine, expire_on_commit=False, sync_session_class=TenantSession
+            self.engine,
+            expire_on_commit=False,
+            sync_session_class=TenantSession,
+            info={"cursor_secret": settings.cursor_secret},  # for the pages of repositories
         )
         measure_pool(
             self.engine, application_name, limit=settings.pool_size + settings.max_overflow

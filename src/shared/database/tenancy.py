@@ -26,6 +26,12 @@ class TenantSession(Session):
     transaction, so the next user of the connection does not inherit it.
     """
 
+    @staticmethod
+    def may_be_passed_by() -> bool:
+        """Whether there is nothing to tell, so that a statement can do without a transaction."""
+        context = current()
+        return context is None or context.tenant_id is None
+
 
 @event.listens_for(TenantSession, "after_begin")
 def _tell(_session: Session, _transaction: SessionTransaction, connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,10 @@ import asyncpg
 from sqlalchemy import exc as sa
 from sqlalchemy.orm.exc import StaleDataError
 
-from shared.errors import ConflictError, DatabaseError, ValidationError
+from shared.errors import ConflictError, DatabaseError, GlamBaseError, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from shared.errors import GlamBaseError
 
 __all__ = ["translate_errors", "translated"]
 
@@ -34,6 +33,13 @@ _RETRYABLE_CLASSES = frozenset(
     }
 )
 _IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
+_FOREIGN_KEY_VIOLATION = "23503"
+_RESTRICT_VIOLATION = "23001"
+_CARDINALITY_VIOLATION = "21000"
+
+# 'Key (merchant_id, name)=(..., ...) already exists.' in any language: it is what is in brackets.
+_KEY = re.compile(r"\(([^()]+)\)=\(")
+_STALE_TABLE = re.compile(r"on table '([^']+)'")
 
 
 @contextmanager
@@ -44,9 +50,12 @@ def translate_errors(operation: str | None = None) -> Iterator[None]:
         operation: what was being done, for the error's details.
 
     Raises:
-        ConflictError: a unique or exclusion constraint (``details["constraint"]``) or the version
-            of a row stands against it.
-        ValidationError: another constraint, or a value its column cannot hold.
+        ConflictError: the present rows stand against it: a unique or exclusion constraint, a row
+            that others refer to, or the version of a row. Its details are
+            ``conflicting_resource`` (the table), ``constraint`` and ``columns``.
+        ValidationError: another constraint, or a value its column cannot hold. Its details are
+            ``table``, ``constraint``, ``columns`` and, where it is one column, ``field``; of a
+            value that does not fit, ``error_code``.
         DatabaseError: anything else; ``retryable`` says whether the same may succeed later.
     """
     try:
@@ -58,10 +67,18 @@ def translate_errors(operation: str | None = None) -> Iterator[None]:
         raise ours from error
 
 
-def translated(error: BaseException, operation: str | None = None) -> GlamBaseError | None:
+def translated(  # noqa: PLR0911 - one line a kind
+    error: BaseException, operation: str | None = None
+) -> GlamBaseError | None:
     """Return what ``error`` is called among our errors; None when it is not a driver's."""
     if isinstance(error, StaleDataError):
-        return ConflictError("the row was changed or deleted by someone else")
+        table = _STALE_TABLE.search(str(error))
+        return ConflictError(
+            "the row was changed or deleted by someone else",
+            conflicting_resource=table[1] if table else None,
+        )
+    if isinstance(error, sa.StatementError) and isinstance(error.orig, GlamBaseError):
+        return error.orig  # a type of ours refused the value
     if isinstance(error, sa.TimeoutError):
         return DatabaseError(
             "no database connection became free in time", operation=operation, retryable=True
@@ -88,21 +105,33 @@ def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> Gl
     table: str | None = getattr(error, "table_name", None)
     constraint: str | None = getattr(error, "constraint_name", None)
     column: str | None = getattr(error, "column_name", None)
+    columns = [column] if column else _columns(error)
     if state in {_UNIQUE_VIOLATION, _EXCLUSION_VIOLATION}:
         # PostgreSQL's text is not handed on: it quotes the row's values.
         return ConflictError(
             f"it exists already in {table}" if table else "it exists already",
             conflicting_resource=table,
             constraint=constraint,
+            columns=columns,
+        )
+    if state == _RESTRICT_VIOLATION or (state == _FOREIGN_KEY_VIOLATION and _refers_to_it(error)):
+        return ConflictError(
+            f"rows of {table} refer to it" if table else "other rows refer to it",
+            conflicting_resource=table,
+            constraint=constraint,
+            columns=columns,
         )
     kind = (state or "")[:2]
     if kind == _INTEGRITY_CLASS:
         return ValidationError(
             f"constraint of {table or 'the database'} violated: {constraint or column or state}",
-            field=column,
+            field=columns[0] if columns and len(columns) == 1 else None,
             table=table,
             constraint=constraint,
+            columns=columns,
         )
+    if state == _CARDINALITY_VIOLATION:
+        return ValidationError("two of the rows are the same row", error_code=state)
     if kind == _DATA_CLASS or isinstance(error, asyncpg.DataError):
         return ValidationError("a value does not fit its column", field=column, error_code=state)
     retryable = (
@@ -118,6 +147,21 @@ def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> Gl
         error_code=state,
         retryable=retryable,
     )
+
+
+def _columns(error: BaseException) -> list[str] | None:
+    """The columns of the key that PostgreSQL's detail names; its values are left behind."""
+    found = _KEY.search(getattr(error, "detail", None) or "")
+    return [name.strip().strip('"') for name in found[1].split(",")] if found else None
+
+
+def _refers_to_it(error: BaseException) -> bool:
+    """Whether a foreign key forbids to remove a row, rather than to add one.
+
+    SQLSTATE, table and constraint are the same for both, so the text decides: "update or delete on
+    table". A server that speaks another language leaves it undecided, for a ValidationError.
+    """
+    return "update or delete on table" in str(error.args[0] if error.args else "")
 
 
 def _first_line(error: BaseException) -> str:
