@@ -12,16 +12,27 @@ from shared.database.base import (
 )
 from shared.database.config import DatabaseConfig, create_database_config
 from shared.database.current import bind_session, current_session, detached
-from shared.database.database import Database
+from shared.database.database import Database, Isolation
 from shared.database.migrations import (
     MigrationManager,
     Migrations,
     create_alembic_env_template,
     migrate,
 )
+from shared.database.open_transactions import FailedTransactionError
+from shared.database.replicas import ReplicaStatus
 from shared.database.repository import Repository
+from shared.database.row_security import RowSecurity
 from shared.database.session import DatabaseSessionManager
-from shared.database.tenancy import isolate_merchants
+from shared.database.tenancy import (
+    TenantMismatchError,
+    TenantRequiredError,
+    expose_merchants,
+    isolate_merchants,
+    system_scope,
+    tenant_scope,
+    without_isolation,
+)
 from shared.database.translation import translate_errors
 
 if TYPE_CHECKING:
@@ -39,11 +50,17 @@ __all__ = [
     "Database",
     "DatabaseConfig",
     "DatabaseSessionManager",
+    "FailedTransactionError",
+    "Isolation",
     "MerchantMixin",
     "MigrationManager",
     "Migrations",
+    "ReplicaStatus",
     "Repository",
+    "RowSecurity",
     "SoftDeleteMixin",
+    "TenantMismatchError",
+    "TenantRequiredError",
     "TimestampedMixin",
     "VersionedMixin",
     "bind_session",
@@ -52,13 +69,17 @@ __all__ = [
     "create_updated_at_trigger",
     "current_session",
     "detached",
+    "expose_merchants",
     "get_database_health",
     "get_database_manager",
     "get_db_session",
     "isolate_merchants",
     "migrate",
     "set_database_manager",
+    "system_scope",
+    "tenant_scope",
     "translate_errors",
+    "without_isolation",
 ]
 
 _OF_FASTAPI = frozenset(

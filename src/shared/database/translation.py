@@ -9,6 +9,8 @@ import asyncpg
 from sqlalchemy import exc as sa
 from sqlalchemy.orm.exc import StaleDataError
 
+from shared.database.open_transactions import FailedTransactionError
+from shared.database.tenancy import NO_TENANT, TenantRequiredError
 from shared.errors import ConflictError, DatabaseError, ValidationError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _RETRYABLE_CLASSES = frozenset(
     }
 )
 _IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
+_IN_FAILED_TRANSACTION = "25P02"
 
 
 @contextmanager
@@ -94,6 +97,19 @@ def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> Gl
             f"it exists already in {table}" if table else "it exists already",
             conflicting_resource=table,
             constraint=constraint,
+        )
+    if state == NO_TENANT:
+        return TenantRequiredError(
+            f"{_first_line(error)}: bind the merchant with tenant_scope(merchant_id), or say "
+            "system_scope(reason) for work across merchants",
+            error_code=state,
+        )
+    if state == _IN_FAILED_TRANSACTION:
+        return FailedTransactionError(
+            "a statement had failed before and the error was passed over; run such a statement in "
+            "a savepoint",
+            operation=operation,
+            error_code=state,
         )
     kind = (state or "")[:2]
     if kind == _INTEGRITY_CLASS:

@@ -14,11 +14,17 @@ from shared.delivery.janitor import Janitor
 from shared.delivery.outbox import Outbox, UndeclaredContractError
 from shared.delivery.relay import Backlog, Relay, RelayStatus
 from shared.delivery.tables import create_delivery_tables, drop_delivery_tables
-from shared.delivery.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from shared.delivery.unit_of_work import (
+    CommitInDoubtError,
+    UnitOfWork,
+    UnitOfWorkFactory,
+    run_unit_of_work,
+)
 
 __all__ = [
     "Answer",
     "Backlog",
+    "CommitInDoubtError",
     "IdempotencyKeyInUseError",
     "IdempotencyKeyReusedError",
     "IdempotencyKeys",
@@ -35,4 +41,5 @@ __all__ = [
     "create_idempotency_table",
     "drop_delivery_tables",
     "drop_idempotency_table",
+    "run_unit_of_work",
 ]
