@@ -10,6 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -18,7 +19,7 @@ from sqlalchemy import text
 
 from shared.config import DatabaseSettings
 from shared.context import Context, bind
-from shared.database import Database
+from shared.database import Database, tenant_scope
 from shared.database.slow_queries import hide_values
 from shared.dev import PostgresServer
 from shared.errors import DatabaseError
@@ -356,3 +357,35 @@ async def test_a_transaction_that_waits_for_something_else_is_told_of_with_its_p
     assert record.__dict__["last_statement"] == "SELECT"
     assert "test_operation.py" in record.__dict__["place"]
     assert "elsewhere" in record.__dict__["place"]
+
+
+# -- a pooler ----------------------------------------------------------------------------------
+
+
+async def test_behind_a_pooler_nothing_is_left_in_the_session(
+    database_settings: DatabaseSettings,
+) -> None:
+    settings = database_settings.model_copy(
+        update={"pgbouncer": True, "statement_timeout_seconds": 7.0}
+    )
+    show = "SELECT concat(current_setting('search_path'), ' ', current_setting({}))"
+    both = text(show.format("'statement_timeout'"))
+    async with Database(settings, schema="shop-1") as database:
+        async with database.engine.connect() as connection:
+            savepoint = await connection.begin_nested()
+            assert await connection.scalar(both) == '"shop-1" 7s'
+            await savepoint.rollback()
+            assert await connection.scalar(both) == '"shop-1" 7s'
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await connection.rollback()
+            # The session as the next client of a pooler would find it.
+            left = await driver.fetchval(show.format("'statement_timeout'"))
+            assert left == '"$user", public 0'
+            assert await driver.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
+        tenant = text("SELECT current_setting('glam.merchant_id', true)")
+        with tenant_scope(UUID(int=7)):
+            async with database.transaction() as session:
+                assert await session.scalar(tenant) == str(UUID(int=7))
+        async with database.transaction() as session:
+            assert not await session.scalar(tenant)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from shared.database import FailedTransactionError
-from shared.delivery import UnitOfWorkFactory, run_unit_of_work
+from shared.delivery import CommitInDoubtError, UnitOfWorkFactory, run_unit_of_work
 from shared.errors import ConflictError, DatabaseError, NotFoundError
 from tests.delivery.world import COUNTED, SERVICE, Counted, World, eventually
 
@@ -186,9 +186,7 @@ async def test_a_failed_statement_that_was_passed_over_is_not_told_as_committed(
     assert await sums(world) == {"a": 0, "b": 0}
 
 
-async def test_cancelled_in_the_commit_it_waits_for_the_end_and_knows_it(
-    world: World, units: UnitOfWorkFactory
-) -> None:
+async def make_commits_slow(world: World) -> None:
     async with world.database.transaction() as session:
         function = (
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
@@ -200,6 +198,12 @@ async def test_cancelled_in_the_commit_it_waits_for_the_end_and_knows_it(
         )
         await session.execute(text(function))
         await session.execute(text(trigger))
+
+
+async def test_cancelled_in_the_commit_it_waits_for_the_end_and_knows_it(
+    world: World, units: UnitOfWorkFactory
+) -> None:
+    await make_commits_slow(world)
     unit = units()
 
     async def work() -> None:
@@ -216,6 +220,42 @@ async def test_cancelled_in_the_commit_it_waits_for_the_end_and_knows_it(
         await task
     assert unit.committed is True
     assert (await sums(world))["a"] == 5
+
+
+async def test_a_connection_lost_in_the_commit_leaves_it_in_doubt(
+    world: World, units: UnitOfWorkFactory
+) -> None:
+    await make_commits_slow(world)
+    unit = units()
+
+    async def work() -> None:
+        nonlocal pid
+        async with unit as uow:
+            pid = await uow.session.scalar(text("SELECT pg_backend_pid()"))
+            await uow.session.execute(text("UPDATE sums SET n = 5 WHERE name = 'a'"))
+            leaving.set()
+
+    pid, leaving = 0, asyncio.Event()
+    task = asyncio.create_task(work())
+    await leaving.wait()
+    await asyncio.sleep(0.05)
+    async with world.database.transaction() as session:
+        await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    with pytest.raises(CommitInDoubtError) as caught:
+        await task
+    assert caught.value.retryable
+    assert unit.committed is None
+
+
+async def test_a_conflict_found_by_the_commit_is_no_doubt(units: UnitOfWorkFactory) -> None:
+    unit = units()
+    with pytest.raises(ConflictError):  # noqa: PT012
+        async with unit as uow:
+            await uow.session.execute(
+                text("CREATE TABLE d (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+            )
+            await uow.session.execute(text("INSERT INTO d VALUES (1), (1)"))
+    assert unit.committed is False
 
 
 async def test_calls_cancelled_at_random_leak_nothing(  # noqa: C901 - four kinds of calls
