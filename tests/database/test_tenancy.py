@@ -298,9 +298,9 @@ async def test_a_transaction_finds_its_merchant_late_and_keeps_it(tenants: Datab
 async def test_a_savepoint_that_is_rolled_back_does_not_take_the_merchant_with_it(
     tenants: Database,
 ) -> None:
-    with tenant_scope(MERCHANT):
-        async with tenants.engine.connect() as connection:
-            savepoint = await connection.begin_nested()
+    async with tenants.engine.connect() as connection:
+        savepoint = await connection.begin_nested()  # before the merchant is told
+        with tenant_scope(MERCHANT):
             assert await connection.scalar(select(Article.name)) == "mine"
             await savepoint.rollback()
             assert await connection.scalar(select(Article.name)) == "mine"
