@@ -306,6 +306,16 @@ async def test_a_savepoint_that_is_rolled_back_does_not_take_the_merchant_with_i
             assert await connection.scalar(select(Article.name)) == "mine"
 
 
+async def test_a_statement_may_fail_in_a_savepoint_of_a_merchant(tenants: Database) -> None:
+    with tenant_scope(MERCHANT):
+        async with tenants.transaction() as session:
+            for _ in range(2):
+                with pytest.raises(DBAPIError):
+                    async with session.begin_nested():
+                        await session.execute(text("SELECT 1 / 0"))
+                assert await session.scalar(select(Article.name)) == "mine"
+
+
 async def test_work_for_one_merchant_does_not_turn_into_work_for_another() -> None:
     with tenant_scope(MERCHANT) as context:
         assert current() is context

@@ -207,8 +207,10 @@ def _tell_always(engine: Engine, settings: Mapping[str, str]) -> None:
         before(connection)
 
 
-def _before(connection: Connection, *_: object) -> None:
-    tell_tenant(connection)
+def _before(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    # Told before it, the merchant would be undone by it, and a failed transaction hears nothing.
+    if not statement.startswith("ROLLBACK TO "):
+        tell_tenant(connection)
 
 
 def _forget(connection: Connection) -> None:
