@@ -58,7 +58,7 @@ class BenchOrder(_BenchBase, UUIDv7Mixin, TimestampedMixin):
     note: Mapped[str | None] = mapped_column(default=None)
 
 
-class _Peer(SQLAlchemyAsyncRepository[BenchOrder]):  # type: ignore[type-var]
+class _Peer(SQLAlchemyAsyncRepository[BenchOrder]):
     model_type = BenchOrder
 
 

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select
 
 from services.credit.models import Account, EntryKind, LedgerEntry, OrderLine
 from services.credit.settings import CreditRules, CreditSettings
@@ -18,8 +17,9 @@ from shared.api import (
     raises,
     success_response,
 )
+from shared.database import tenant_scope
 from shared.errors import NotFoundError
-from shared.service import Provided, UnitOfWorkDep
+from shared.service import Provided, ReadOnlyUnitOfWorkDep
 
 __all__ = ["AccountView", "EntryView", "PluginStatus", "router"]
 
@@ -69,21 +69,20 @@ class EntryView(BaseModel):
 @raises(NotFoundError)
 async def read_account(
     merchant_id: UUID,
-    uow: UnitOfWorkDep,
+    uow: ReadOnlyUnitOfWorkDep,
     settings: Annotated[CreditSettings, Provided(CreditSettings)],
 ) -> ApiResponse[AccountView]:
     """Balance and plugin status of a merchant."""
-    account = await _account(uow, merchant_id)
-    unpaid = await uow.session.scalar(
-        select(func.count()).where(OrderLine.merchant_id == merchant_id, OrderLine.paid.is_(False))
-    )
+    with tenant_scope(merchant_id):
+        account = await _account(uow, merchant_id)
+        unpaid = await uow.repository(OrderLine).count(merchant_id=merchant_id, paid=False)
     return success_response(
         AccountView(
             merchant_id=account.merchant_id,
             merchant_domain=account.merchant_domain,
             balance=account.balance,
             plugin_status=PluginStatus.of(account.balance, settings.credits),
-            unpaid_lines=unpaid or 0,
+            unpaid_lines=unpaid,
             low_balance_crossings=account.crossings,
         )
     )
@@ -92,17 +91,14 @@ async def read_account(
 @router.get("/{merchant_id}/ledger")
 @raises(NotFoundError)
 async def read_ledger(
-    merchant_id: UUID, uow: UnitOfWorkDep, page: PaginationDep, request: Request
+    merchant_id: UUID, uow: ReadOnlyUnitOfWorkDep, page: PaginationDep, request: Request
 ) -> ApiResponse[list[EntryView]]:
     """Every change of the balance, newest first."""
-    account = await _account(uow, merchant_id)
-    entries = await uow.session.scalars(
-        select(LedgerEntry)
-        .where(LedgerEntry.merchant_id == merchant_id)
-        .order_by(LedgerEntry.position.desc())
-        .offset(page.offset)
-        .limit(page.limit)
-    )
+    with tenant_scope(merchant_id):
+        account = await _account(uow, merchant_id)
+        entries = await uow.repository(LedgerEntry).find_all(
+            merchant_id=merchant_id, order_by="-position", offset=page.offset, limit=page.limit
+        )
     return paginated_response(
         [EntryView.model_validate(entry) for entry in entries],
         page=page.page,
@@ -112,8 +108,8 @@ async def read_ledger(
     )
 
 
-async def _account(uow: UnitOfWorkDep, merchant_id: UUID) -> Account:
-    account = await uow.session.get(Account, merchant_id)
+async def _account(uow: ReadOnlyUnitOfWorkDep, merchant_id: UUID) -> Account:
+    account = await uow.repository(Account).find_by_id(merchant_id)
     if account is None:
         raise NotFoundError(f"no account of merchant {merchant_id}", merchant_id=merchant_id)
     return account

@@ -3,6 +3,7 @@
 from services.credit.ledger import Ledger
 from services.credit.routes import router
 from services.credit.settings import CreditSettings
+from shared.database import tenant_scope
 from shared.delivery import UnitOfWork
 from shared.events.credit import (
     MERCHANT_CREATED,
@@ -32,14 +33,15 @@ async def open_account(
     merchant: MerchantCreatedPayload, uow: UnitOfWork, settings: CreditSettings
 ) -> None:
     """Open the account with its trial credits, unless an order did so before."""
-    ledger = await Ledger.open(
-        uow,
-        settings.credits,
-        merchant.merchant_id,
-        merchant.merchant_domain,
-        trial=merchant.trial_credits,
-    )
-    ledger.introduce(merchant)
+    with tenant_scope(merchant.merchant_id):
+        ledger = await Ledger.open(
+            uow,
+            settings.credits,
+            merchant.merchant_id,
+            merchant.merchant_domain,
+            trial=merchant.trial_credits,
+        )
+        ledger.introduce(merchant)
 
 
 @service.handles(ORDER_UPDATED, ack_wait_seconds=10)
@@ -47,8 +49,9 @@ async def debit_order(
     order: OrderUpdatedPayload, uow: UnitOfWork, settings: CreditSettings
 ) -> None:
     """Take one credit for each new line of the order."""
-    ledger = await Ledger.open(uow, settings.credits, order.merchant_id, order.merchant_domain)
-    await ledger.debit(order)
+    with tenant_scope(order.merchant_id):
+        ledger = await Ledger.open(uow, settings.credits, order.merchant_id, order.merchant_domain)
+        await ledger.debit(order)
 
 
 @service.handles(SUBSCRIPTION_RENEWED, ack_wait_seconds=10)
@@ -56,5 +59,8 @@ async def top_up(
     renewal: SubscriptionRenewedPayload, uow: UnitOfWork, settings: CreditSettings
 ) -> None:
     """Add the credits of the renewal and pay the lines that wait for them."""
-    ledger = await Ledger.open(uow, settings.credits, renewal.merchant_id, renewal.merchant_domain)
-    await ledger.top_up(renewal)
+    with tenant_scope(renewal.merchant_id):
+        ledger = await Ledger.open(
+            uow, settings.credits, renewal.merchant_id, renewal.merchant_domain
+        )
+        await ledger.top_up(renewal)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from services.notification.mailer import Mailer, MailRefusedError
 from services.notification.models import Notification, NotificationStatus
 from services.notification.templates import Templates
+from shared.database import tenant_scope
 from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import ConflictError
 from shared.errors.notification import EmailProviderError
@@ -81,18 +82,19 @@ class PostOffice:
         notification_id = uuid5(NAMESPACE_OID, envelope.message_id)
         mail = self._mailer.compose(str(notification_id), recipient.email, words)
 
-        attempt = await self._claim(notification_id, command, envelope.message_id)
-        if attempt is None:
-            return
-        try:
-            await self._mailer.send(mail)
-        except MailRefusedError as refusal:
-            await self._failed(command, attempt, refusal)
-        except EmailProviderError as error:
-            await self._release(attempt, str(error))
-            raise
-        else:
-            await self._sent(command, attempt, str(mail["Message-ID"]))
+        with tenant_scope(recipient.merchant_id):
+            attempt = await self._claim(notification_id, command, envelope.message_id)
+            if attempt is None:
+                return
+            try:
+                await self._mailer.send(mail)
+            except MailRefusedError as refusal:
+                await self._failed(command, attempt, refusal)
+            except EmailProviderError as error:
+                await self._release(attempt, str(error))
+                raise
+            else:
+                await self._sent(command, attempt, str(mail["Message-ID"]))
 
     async def _claim(
         self, notification_id: UUID, command: SendEmailCommandPayload, message_id: str

@@ -5,11 +5,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select
 
 from services.notification.models import Notification, NotificationStatus
 from shared.api import ApiResponse, PaginationDep, paginated_response
-from shared.service import UnitOfWorkDep
+from shared.database import tenant_scope
+from shared.service import ReadOnlyUnitOfWorkDep
 
 __all__ = ["NotificationView", "router"]
 
@@ -34,23 +34,23 @@ class NotificationView(BaseModel):
 
 @router.get("")
 async def list_notifications(
-    merchant_id: UUID, uow: UnitOfWorkDep, page: PaginationDep, request: Request
+    merchant_id: UUID, uow: ReadOnlyUnitOfWorkDep, page: PaginationDep, request: Request
 ) -> ApiResponse[list[NotificationView]]:
     """Mails of a merchant, newest first."""
-    mine = Notification.merchant_id == merchant_id
-    total = await uow.session.scalar(select(func.count()).where(mine))
-    notifications = await uow.session.scalars(
-        select(Notification)
-        .where(mine)
-        .order_by(Notification.requested_at.desc(), Notification.id)
-        .offset(page.offset)
-        .limit(page.limit)
-    )
+    with tenant_scope(merchant_id):
+        mails = uow.repository(Notification)
+        total = await mails.count(merchant_id=merchant_id)
+        notifications = await mails.find_all(
+            merchant_id=merchant_id,
+            order_by="-requested_at",
+            offset=page.offset,
+            limit=page.limit,
+        )
     return paginated_response(
         [NotificationView.model_validate(notification) for notification in notifications],
         page=page.page,
         limit=page.limit,
-        total=total or 0,
+        total=total,
         base_url=request.url.path,
         merchant_id=merchant_id,
     )

@@ -52,4 +52,5 @@ async def test_the_examples_run_as_printed(database_settings: DatabaseSettings) 
 
 
 def compiled(block: str) -> CodeType:
-    return compile(block, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code: CodeType = compile(block, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return code

@@ -15,7 +15,7 @@ from services.credit.models import Account, LedgerEntry, Order, OrderLine
 from services.credit.service import service
 from services.credit.settings import CreditRules
 from shared.config import DatabaseSettings
-from shared.database import Database, migrate
+from shared.database import Database, migrate, tenant_scope
 from shared.delivery import UnitOfWork
 from shared.events import Envelope
 from shared.events.credit import (
@@ -48,10 +48,14 @@ class Books:
         async with self.unit_of_work() as uow:
             yield await Ledger.open(uow, self.rules, MERCHANT, SHOP)
 
-    def unit_of_work(self) -> UnitOfWork:
-        return UnitOfWork(
-            self.database, service="credit-service", publishes=service.publishes, notify=False
-        )
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
+        publishes = service.publishes
+        with tenant_scope(MERCHANT):
+            async with UnitOfWork(
+                self.database, service="credit-service", publishes=publishes, notify=False
+            ) as uow:
+                yield uow
 
     async def order(self, *args: Any, **kwargs: Any) -> None:
         async with self.ledger() as ledger:

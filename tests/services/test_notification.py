@@ -13,6 +13,7 @@ from services.notification.post import PostOffice
 from services.notification.service import service
 from services.notification.settings import SmtpSettings
 from services.notification.templates import Rendered, Templates
+from shared.database import system_scope
 from shared.delivery import UnitOfWork
 from shared.dev import SmtpSink
 from shared.errors import ConflictError
@@ -62,8 +63,9 @@ async def ask(application: Application[Any], *, key: str = "k-1", **changes: Any
 
 
 async def rows(application: Application[Any]) -> list[Notification]:
-    async with application.database.transaction() as session:
-        return list(await session.scalars(select(Notification)))
+    with system_scope("test"):
+        async with application.database.transaction() as session:
+            return list(await session.scalars(select(Notification)))
 
 
 async def published(application: Application[Any]) -> list[Envelope]:
@@ -135,8 +137,9 @@ async def test_of_attempts_at_once_one_speaks_to_the_server(
 
 
 async def lease_until(running: Application[Any], moment: str) -> None:
-    async with running.database.transaction() as session:
-        await session.execute(update(Notification).values(leased_until=text(moment)))
+    with system_scope("test"):
+        async with running.database.transaction() as session:
+            await session.execute(update(Notification).values(leased_until=text(moment)))
 
 
 async def test_an_attempt_that_died_is_taken_over_after_its_lease(

@@ -25,6 +25,7 @@ from shared.config.settings import (
     ServiceAuthSettings,
     ServiceSettings,
     TracingSettings,
+    host_and_port,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "explain",
     "find_root",
     "flatten_config",
+    "host_and_port",
     "inside_container",
     "is_secret",
     "load_settings",

@@ -1,5 +1,6 @@
 """The typed settings of a service, and the sections every service has."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +20,8 @@ from shared.config.redaction import redact
 
 Environment = Literal["dev", "staging", "prod"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+_LAST_PORT = 65535
 
 
 def _upper(value: object) -> object:
@@ -78,6 +81,23 @@ class ApiSettings(Section):
         return self.operators_token is not None or bool(self.operators_services)
 
 
+def host_and_port(address: str) -> tuple[str, int | None]:
+    """Split `host`, `host:port` or `[IPv6 address]:port`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", address.strip())
+    if found is None or (found[2] is not None and not 0 < int(found[2]) <= _LAST_PORT):
+        raise ValueError(f"{address!r} is no host, nor host:port, nor [IPv6 address]:port")
+    return found[1].strip("[]"), None if found[2] is None else int(found[2])
+
+
+def _host(address: str) -> str:
+    host_and_port(address)
+    return address.strip()
+
+
 class DatabaseSettings(Section):
     """The PostgreSQL database. The variables `<SERVICE>_DB_*` set the same keys."""
 
@@ -90,6 +110,12 @@ class DatabaseSettings(Section):
     name: str = "glam"
     user: str = "postgres"
     password: SecretStr | None = None
+    password_file: Path | None = None
+    """In place of `password`: read again for each new connection, so that it may change."""
+    system_user: str | None = None
+    """A role with BYPASSRLS, for work across merchants; without one there is none."""
+    system_password: SecretStr | None = None
+    system_password_file: Path | None = None
     schema_name: str | None = None
     """The schema of the service's tables; without one the service's name decides."""
     pool_size: int = Field(default=5, ge=1)
@@ -105,6 +131,41 @@ class DatabaseSettings(Section):
     connect_timeout_seconds: float = Field(default=10.0, gt=0)
     cursor_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
     """Signs the cursors of pages; the same for all replicas. A new one ends the old cursors."""
+    transaction_attempts: int = Field(default=5, ge=1)
+    """How often a message's transaction is tried when PostgreSQL ends it for the sake of another
+    (serialization failure, deadlock), before that counts as a failed attempt."""
+    tls: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    """As libpq's `sslmode`: only `verify-full` knows whom it speaks to."""
+    tls_ca_file: Path | None = None
+    """The authority to trust in `verify-ca` and `verify-full`; the system's own unless given."""
+    tls_cert_file: Path | None = None
+    """The certificate to log in with."""
+    tls_key_file: Path | None = None
+    replicas: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
+    """Standbys that read-only work goes to, each `host` or `host:port`; the rest is the same."""
+    replica_max_lag_seconds: float = Field(default=10.0, gt=0)
+    """A standby further behind than this is not read from."""
+    pgbouncer: bool = False
+    """Whether a pooler in transaction mode stands between: nothing is then left in a session."""
+    slow_query_seconds: float = Field(default=1.0, ge=0)
+    """A statement that takes so long is logged, without its values."""
+    slow_query_plan: bool = False
+    """Log the plan of a slow SELECT too."""
+    idle_warning_seconds: float = Field(default=5.0, ge=0)
+    """A transaction held so long by a task that waits for something else is logged; 0: never."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name in ("password", "system_password"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+                raise ValueError(f"{name} and {name}_file exclude one another")
+        if self.tls_ca_file is not None and not self.tls.startswith("verify-"):
+            raise ValueError("tls_ca_file needs tls verify-ca or verify-full: nothing else checks")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        if self.tls_cert_file is not None and self.tls in {"disable", "prefer"}:
+            raise ValueError("tls_cert_file needs tls require, verify-ca or verify-full")
+        return self
 
 
 class NatsSettings(Section):

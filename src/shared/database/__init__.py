@@ -12,7 +12,7 @@ from shared.database.base import (
 )
 from shared.database.config import DatabaseConfig, create_database_config
 from shared.database.current import bind_session, current_session, detached
-from shared.database.database import Database
+from shared.database.database import Database, Isolation
 from shared.database.filters import Condition, Where, where
 from shared.database.history import Change, HistoryMixin, create_history, drop_history
 from shared.database.keys import UUIDv7Mixin, uuid7_key
@@ -24,10 +24,21 @@ from shared.database.migrations import (
     migrate,
 )
 from shared.database.money import Money, money_column
+from shared.database.open_transactions import FailedTransactionError
 from shared.database.pages import KeysetPage, NumberedPage
+from shared.database.replicas import ReplicaStatus
 from shared.database.repository import Repository
+from shared.database.row_security import RowSecurity
 from shared.database.session import DatabaseSessionManager
-from shared.database.tenancy import isolate_merchants
+from shared.database.tenancy import (
+    TenantMismatchError,
+    TenantRequiredError,
+    expose_merchants,
+    isolate_merchants,
+    system_scope,
+    tenant_scope,
+    without_isolation,
+)
 from shared.database.translation import translate_errors
 from shared.database.types import JsonModel
 
@@ -48,7 +59,9 @@ __all__ = [
     "Database",
     "DatabaseConfig",
     "DatabaseSessionManager",
+    "FailedTransactionError",
     "HistoryMixin",
+    "Isolation",
     "JsonModel",
     "KeysetPage",
     "MerchantMixin",
@@ -56,9 +69,13 @@ __all__ = [
     "Migrations",
     "Money",
     "NumberedPage",
+    "ReplicaStatus",
     "Repository",
     "RowLock",
+    "RowSecurity",
     "SoftDeleteMixin",
+    "TenantMismatchError",
+    "TenantRequiredError",
     "TimestampedMixin",
     "UUIDv7Mixin",
     "VersionedMixin",
@@ -71,6 +88,7 @@ __all__ = [
     "current_session",
     "detached",
     "drop_history",
+    "expose_merchants",
     "get_database_health",
     "get_database_manager",
     "get_db_session",
@@ -78,9 +96,12 @@ __all__ = [
     "migrate",
     "money_column",
     "set_database_manager",
+    "system_scope",
+    "tenant_scope",
     "translate_errors",
     "uuid7_key",
     "where",
+    "without_isolation",
 ]
 
 _OF_FASTAPI = frozenset(

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
-import asyncpg
 from pydantic_core import from_json, to_json
-from sqlalchemy import URL, event, text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.util import greenlet_spawn
 
+from shared.config import ConfigError, Mistake, host_and_port
+from shared.database.connector import Connector, password_from
+from shared.database.open_transactions import (
+    CommitMark,
+    refuse_failed_commits,
+    warn_of_idle_transactions,
+)
 from shared.database.pool import measure_pool, measured_pool
-from shared.database.tenancy import TenantSession
+from shared.database.replicas import Replica, Replicas, ReplicaStatus
+from shared.database.routing import PooledSession, RoutedSession
+from shared.database.row_security import ROW_SECURITY, RowSecurity
+from shared.database.slow_queries import SlowQueries
+from shared.database.tenancy import tell_tenants
 from shared.database.translation import translate_errors
-from shared.errors import DatabaseError
-from shared.metrics import database_slow_queries_total
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import ExecutionContext
+    import asyncpg
+    from sqlalchemy import Engine
     from sqlalchemy.pool import Pool
 
     from shared.config import DatabaseSettings
+    from shared.database.connector import PasswordProvider
 
-__all__ = ["Database"]
-
-_logger = logging.getLogger(__name__)
+__all__ = ["Database", "Isolation"]
 
 
 class Database:
@@ -51,8 +57,9 @@ class Database:
         settings: where it is, who we are there, pool and timeouts.
         schema: by default ``settings.schema_name``, else ``public``.
         application_name: shown in ``pg_stat_activity`` and PostgreSQL's log.
-        slow_query_seconds: statements that take this long are logged as warnings, without their
-            parameters.
+        slow_query_seconds: in place of ``settings.slow_query_seconds``.
+        password: in place of the settings' password: a function, async or not, that returns it and
+            is asked for each new connection, such as a call to a secret store.
     """
 
     def __init__(
@@ -61,36 +68,34 @@ class Database:
         *,
         schema: str | None = None,
         application_name: str = "glam",
-        slow_query_seconds: float = 1.0,
+        slow_query_seconds: float | None = None,
+        password: PasswordProvider | None = None,
     ) -> None:
         self.settings = settings
         self.schema = schema or settings.schema_name or "public"
         self.application_name = application_name
-        self.url = URL.create(
-            "postgresql+asyncpg",
-            username=settings.user,
-            host=settings.host,
-            port=settings.port,
-            database=settings.name,
+        self._password = password or password_from(settings.password, settings.password_file)
+        self._connector = self._connector_to(settings.host, settings.port)
+        self._slow_queries = SlowQueries(
+            application_name,
+            threshold_seconds=(
+                settings.slow_query_seconds if slow_query_seconds is None else slow_query_seconds
+            ),
+            connect=self.connect if settings.slow_query_plan else None,
         )
-        self.engine = self.create_engine(
-            poolclass=measured_pool(application_name),
-            pool_size=settings.pool_size,
-            max_overflow=settings.max_overflow,
-            pool_pre_ping=settings.pool_pre_ping,
-            pool_recycle=settings.pool_recycle_seconds,
-            pool_timeout=settings.connect_timeout_seconds,
+        self.url = self._connector.url
+        self.engine = self._pooled(self._connector, application_name)
+        self._system_engine: AsyncEngine | None = None
+        self._replicas = Replicas(
+            [self._replica(address) for address in settings.replicas], service=application_name
         )
         self.session_factory = async_sessionmaker(
             self.engine,
             expire_on_commit=False,
-            sync_session_class=TenantSession,
             info={"cursor_secret": settings.cursor_secret},  # for the pages of repositories
+            sync_session_class=PooledSession if settings.pgbouncer else RoutedSession,
+            system_engine=self._enter_system,
         )
-        measure_pool(
-            self.engine, application_name, limit=settings.pool_size + settings.max_overflow
-        )
-        _log_slow_statements(self.engine, slow_query_seconds, application_name)
 
     def __repr__(self) -> str:
         return f"<Database {self.url} schema={self.schema}>"
@@ -106,17 +111,54 @@ class Database:
     ) -> None:
         await self.close()
 
+    def session(
+        self,
+        *,
+        read_only: bool = False,
+        isolation: Isolation | None = None,
+        replica: bool = True,
+        mark: CommitMark | None = None,
+    ) -> AsyncSession:
+        """Make a session; it takes no connection before its first statement.
+
+        Args:
+            read_only: PostgreSQL refuses writes. Where there are standbys, one of them answers, if
+                any is there and near enough; else the primary. A standby may not show yet what
+                was just committed.
+            isolation: of its transactions; PostgreSQL's default is ``read committed``.
+            replica: False reads from the primary, and so what was just committed.
+            mark: is told when COMMIT is sent.
+        """
+        options: dict[str, object] = {} if mark is None else {"glam_commit": mark}
+        if isolation is not None:
+            options["isolation_level"] = _isolation_level(isolation)
+        if read_only:
+            options["postgresql_readonly"] = True
+        # A standby cannot do it: PostgreSQL manual, 26.4.2.
+        standby = read_only and replica and bool(self._replicas) and isolation != "serializable"
+        return self.session_factory(
+            execution_options=options, replicas=self._replicas if standby else None
+        )
+
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(
+        self,
+        *,
+        read_only: bool = False,
+        isolation: Isolation | None = None,
+        replica: bool = True,
+    ) -> AsyncIterator[AsyncSession]:
         """Open a transaction of its own: committed at the end, rolled back on an error.
 
-        Nothing joins it; for that, see `shared.delivery.UnitOfWork`.
+        Nothing joins it; for that, see `shared.delivery.UnitOfWork`. Arguments as of `session`.
 
         Raises:
             DatabaseError: as `translate_errors`, which also guards the block.
         """
         with translate_errors():
-            async with self.session_factory() as session:
+            async with self.session(
+                read_only=read_only, isolation=isolation, replica=replica
+            ) as session:
                 yield session
                 await session.commit()
 
@@ -130,8 +172,26 @@ class Database:
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
+    async def replicas(self) -> tuple[ReplicaStatus, ...]:
+        """Ask the standbys how far behind they are, each once a second at most."""
+        return await greenlet_spawn(self._replicas.check)
+
+    async def row_security(self) -> RowSecurity:
+        """Tell whether row-level security binds the role we are.
+
+        Raises:
+            DatabaseError: the database is away.
+        """
+        with translate_errors("row security"):
+            async with self.engine.connect() as connection:
+                return RowSecurity(*(await connection.execute(ROW_SECURITY)).one())
+
     async def close(self) -> None:
         """Close the idle connections. Those in use close when they are given back."""
+        await self._slow_queries.close()
+        await self._replicas.close()
+        if self._system_engine is not None:
+            await self._system_engine.dispose()
         await self.engine.dispose()
 
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
@@ -141,50 +201,133 @@ class Database:
             DatabaseError: retryable when the server is away, otherwise (wrong password, no such
                 database) not.
         """
-        settings = self.settings
-        try:
-            return await asyncpg.connect(
-                host=settings.host,
-                port=settings.port,
-                database=settings.name,
-                user=settings.user,
-                password=settings.password.get_secret_value() if settings.password else None,
-                timeout=settings.connect_timeout_seconds,
-                server_settings={
-                    "application_name": self.application_name,
-                    "search_path": _quoted(self.schema),
-                    "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
-                    "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
-                    "idle_in_transaction_session_timeout": _milliseconds(
-                        settings.idle_in_transaction_timeout_seconds
-                    ),
-                },
-            )
-        except (OSError, TimeoutError) as error:
-            raise DatabaseError(
-                f"cannot reach PostgreSQL at {settings.host}:{settings.port}: "
-                f"{error or type(error).__name__}",
-                operation="connect",
-                retryable=True,
-            ) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError):
-            with translate_errors("connect"):
-                raise
-            raise  # never reached; the gate has raised its own
+        return await self._connector.connect()
 
     def create_engine(self, *, poolclass: type[Pool] | None = None, **options: Any) -> AsyncEngine:
         """Create another engine to the same place, e.g. without a pool; the caller closes it."""
-        if poolclass is not None:
-            options["poolclass"] = poolclass
-        return create_async_engine(
-            self.url,
-            async_creator=self.connect,
+        return self._engine(self._connector, poolclass=poolclass, **options)
+
+    def _enter_system(self) -> Engine:
+        """The engine of the role across merchants, made when it is first needed."""
+        settings = self.settings
+        if self._system_engine is None:
+            if settings.system_user is None:
+                raise ConfigError(
+                    "system_scope",
+                    [
+                        Mistake(
+                            "database.system_user",
+                            "not set: work across merchants needs a role with BYPASSRLS",
+                        )
+                    ],
+                )
+            connector = self._connector_to(
+                settings.host,
+                settings.port,
+                user=settings.system_user,
+                password=password_from(settings.system_password, settings.system_password_file),
+            )
+            self._system_engine = self._pooled(connector, f"{self.application_name}:system")
+        return self._system_engine.sync_engine
+
+    def _replica(self, address: str) -> Replica:
+        host, port = host_and_port(address)
+        connector = self._connector_to(host, port or self.settings.port)
+        return Replica(
+            address,
+            self._pooled(connector, f"{self.application_name}:{address}"),
+            service=self.application_name,
+            max_lag_seconds=self.settings.replica_max_lag_seconds,
+        )
+
+    def _connector_to(
+        self,
+        host: str,
+        port: int,
+        *,
+        user: str | None = None,
+        password: PasswordProvider | str | None = None,
+    ) -> Connector:
+        return Connector(
+            self.settings,
+            host=host,
+            port=port,
+            user=user or self.settings.user,
+            password=self._password if user is None else password,
+            application_name=self.application_name,
+            session_settings=self._session_settings,
+        )
+
+    @property
+    def _session_settings(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            "search_path": _quoted(self.schema),
+            "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
+            "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
+            "idle_in_transaction_session_timeout": _milliseconds(
+                settings.idle_in_transaction_timeout_seconds
+            ),
+        }
+
+    def _pooled(self, connector: Connector, name: str) -> AsyncEngine:
+        """An engine with a pool that is measured, and with all that watches its transactions."""
+        settings = self.settings
+        engine = self._engine(
+            connector,
+            poolclass=measured_pool(name),
+            pool_size=settings.pool_size,
+            max_overflow=settings.max_overflow,
+            pool_pre_ping=settings.pool_pre_ping,
+            pool_recycle=settings.pool_recycle_seconds,
+            pool_timeout=settings.connect_timeout_seconds,
+        )
+        measure_pool(engine, name, limit=settings.pool_size + settings.max_overflow)
+        tell_tenants(
+            engine.sync_engine, always=self._session_settings if settings.pgbouncer else {}
+        )
+        refuse_failed_commits(engine)
+        if settings.idle_warning_seconds:
+            warn_of_idle_transactions(
+                engine, self.application_name, threshold_seconds=settings.idle_warning_seconds
+            )
+        self._slow_queries.watch(engine)
+        return engine
+
+    def _engine(self, connector: Connector, **options: Any) -> AsyncEngine:
+        engine = create_async_engine(
+            connector.url,
             echo=self.settings.echo,
             hide_parameters=not self.settings.echo,
             json_serializer=_json,
             json_deserializer=from_json,
-            **options,
+            **{name: value for name, value in options.items() if value is not None},
         )
+        pgbouncer = self.settings.pgbouncer
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def connect(_dialect: object, _record: object, _args: object, options: Any) -> None:
+            options.clear()
+            options["async_creator_fn"] = connector.connect
+            if pgbouncer:  # the next transaction may have another server connection
+                options["prepared_statement_cache_size"] = 0
+                options["prepared_statement_name_func"] = _nameless
+
+        return engine
+
+
+Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializable"]
+
+
+def _isolation_level(isolation: str) -> str:
+    if isolation not in get_args(Isolation):
+        known = ", ".join(get_args(Isolation))
+        raise ValueError(f"no isolation {isolation!r}; there are {known}")
+    return isolation.upper()
+
+
+def _nameless() -> str:
+    return ""
 
 
 def _json(value: object) -> str:
@@ -197,35 +340,3 @@ def _milliseconds(seconds: float) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _log_slow_statements(engine: AsyncEngine, threshold_seconds: float, service: str) -> None:
-    slow = database_slow_queries_total.labels(service)
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def started(
-        _connection: Connection,
-        _cursor: object,
-        _statement: str,
-        _parameters: object,
-        context: ExecutionContext,
-        _many: bool,
-    ) -> None:
-        context._glam_started = time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
-
-    @event.listens_for(engine.sync_engine, "after_cursor_execute")
-    def finished(
-        _connection: Connection,
-        _cursor: object,
-        statement: str,
-        _parameters: object,
-        context: ExecutionContext,
-        _many: bool,
-    ) -> None:
-        seconds = time.perf_counter() - context._glam_started  # type: ignore[attr-defined] # noqa: SLF001
-        if seconds >= threshold_seconds:
-            slow.inc()
-            _logger.warning(
-                "slow statement",
-                extra={"statement": statement, "duration_ms": round(seconds * 1000, 3)},
-            )

@@ -10,6 +10,8 @@ import asyncpg
 from sqlalchemy import exc as sa
 from sqlalchemy.orm.exc import StaleDataError
 
+from shared.database.open_transactions import FailedTransactionError
+from shared.database.tenancy import NO_TENANT, TenantRequiredError
 from shared.errors import ConflictError, DatabaseError, GlamBaseError, ValidationError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _RETRYABLE_CLASSES = frozenset(
     }
 )
 _IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
+_IN_FAILED_TRANSACTION = "25P02"
 _FOREIGN_KEY_VIOLATION = "23503"
 _RESTRICT_VIOLATION = "23001"
 _CARDINALITY_VIOLATION = "21000"
@@ -103,36 +106,26 @@ def _driver_error(error: sa.DBAPIError) -> BaseException:
 def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> GlamBaseError:
     state: str | None = getattr(error, "sqlstate", None)
     table: str | None = getattr(error, "table_name", None)
-    constraint: str | None = getattr(error, "constraint_name", None)
-    column: str | None = getattr(error, "column_name", None)
-    columns = [column] if column else _columns(error)
-    if state in {_UNIQUE_VIOLATION, _EXCLUSION_VIOLATION}:
-        # PostgreSQL's text is not handed on: it quotes the row's values.
-        return ConflictError(
-            f"it exists already in {table}" if table else "it exists already",
-            conflicting_resource=table,
-            constraint=constraint,
-            columns=columns,
-        )
-    if state == _RESTRICT_VIOLATION or (state == _FOREIGN_KEY_VIOLATION and _refers_to_it(error)):
-        return ConflictError(
-            f"rows of {table} refer to it" if table else "other rows refer to it",
-            conflicting_resource=table,
-            constraint=constraint,
-            columns=columns,
-        )
     kind = (state or "")[:2]
     if kind == _INTEGRITY_CLASS:
-        return ValidationError(
-            f"constraint of {table or 'the database'} violated: {constraint or column or state}",
-            field=columns[0] if columns and len(columns) == 1 else None,
-            table=table,
-            constraint=constraint,
-            columns=columns,
+        return _of_integrity(error, state)
+    if state == NO_TENANT:
+        return TenantRequiredError(
+            f"{_first_line(error)}: bind the merchant with tenant_scope(merchant_id), or say "
+            "system_scope(reason) for work across merchants",
+            error_code=state,
+        )
+    if state == _IN_FAILED_TRANSACTION:
+        return FailedTransactionError(
+            "a statement had failed before and the error was passed over; run such a statement in "
+            "a savepoint",
+            operation=operation,
+            error_code=state,
         )
     if state == _CARDINALITY_VIOLATION:
         return ValidationError("two of the rows are the same row", error_code=state)
     if kind == _DATA_CLASS or isinstance(error, asyncpg.DataError):
+        column: str | None = getattr(error, "column_name", None)
         return ValidationError("a value does not fit its column", field=column, error_code=state)
     retryable = (
         lost
@@ -146,6 +139,30 @@ def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> Gl
         table=table,
         error_code=state,
         retryable=retryable,
+    )
+
+
+def _of_integrity(error: BaseException, state: str | None) -> ConflictError | ValidationError:
+    table: str | None = getattr(error, "table_name", None)
+    constraint: str | None = getattr(error, "constraint_name", None)
+    column: str | None = getattr(error, "column_name", None)
+    columns = [column] if column else _columns(error)
+    against = None
+    # PostgreSQL's text is not handed on: it quotes the row's values.
+    if state in {_UNIQUE_VIOLATION, _EXCLUSION_VIOLATION}:
+        against = f"it exists already in {table}" if table else "it exists already"
+    elif state == _RESTRICT_VIOLATION or (state == _FOREIGN_KEY_VIOLATION and _refers_to_it(error)):
+        against = f"rows of {table} refer to it" if table else "other rows refer to it"
+    if against is not None:
+        return ConflictError(
+            against, conflicting_resource=table, constraint=constraint, columns=columns
+        )
+    return ValidationError(
+        f"constraint of {table or 'the database'} violated: {constraint or column or state}",
+        field=columns[0] if columns and len(columns) == 1 else None,
+        table=table,
+        constraint=constraint,
+        columns=columns,
     )
 
 

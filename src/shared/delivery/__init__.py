@@ -21,11 +21,17 @@ from shared.delivery.tables import (
     drop_delivery_tables,
     drop_outbox_leases,
 )
-from shared.delivery.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from shared.delivery.unit_of_work import (
+    CommitInDoubtError,
+    UnitOfWork,
+    UnitOfWorkFactory,
+    run_unit_of_work,
+)
 
 __all__ = [
     "Answer",
     "Backlog",
+    "CommitInDoubtError",
     "IdempotencyKeyInUseError",
     "IdempotencyKeyReusedError",
     "IdempotencyKeys",
@@ -50,4 +56,5 @@ __all__ = [
     "drop_outbox_leases",
     "read_outbox_status",
     "rebuild_streams",
+    "run_unit_of_work",
 ]

@@ -41,6 +41,8 @@ def service_environment(
     }
     if database.password is not None:
         values["DATABASE__PASSWORD"] = database.password.get_secret_value()
+    if database.system_user is not None:
+        values["DATABASE__SYSTEM_USER"] = database.system_user
     if log_file is not None:
         values["LOGGING__FILE"] = str(log_file.resolve())
     return {f"{prefix}_{key}": value for key, value in values.items()}

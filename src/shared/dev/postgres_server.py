@@ -22,6 +22,42 @@ if TYPE_CHECKING:
 
 _POSTGRES = "pginstall18"
 _SUPERUSER = "postgres"
+# Services log in as an ordinary role, for row-level security does not bind a superuser; work across
+# merchants as one that may do all the first may, and is not bound either.
+_ROLE = "glam"
+_SYSTEM_ROLE = "glam_system"
+_ADMIT = f"""
+DO $$
+DECLARE
+  item record;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RETURN;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{_SYSTEM_ROLE}') THEN
+    CREATE ROLE {_ROLE} LOGIN;
+    CREATE ROLE {_SYSTEM_ROLE} LOGIN BYPASSRLS IN ROLE {_ROLE};
+    GRANT CREATE ON DATABASE postgres TO {_ROLE};
+    GRANT CREATE ON SCHEMA public TO {_ROLE};
+    -- What services made here when they still were superusers becomes the role's.
+    FOR item IN SELECT nspname FROM pg_namespace
+      WHERE nspname !~ '^(pg_|information_schema$|public$)'
+    LOOP
+      EXECUTE format('ALTER SCHEMA %I OWNER TO {_ROLE}', item.nspname);
+    END LOOP;
+    FOR item IN SELECT oid::regclass AS name FROM pg_class
+      WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'
+    LOOP
+      EXECUTE format('ALTER TABLE %s OWNER TO {_ROLE}', item.name);
+    END LOOP;
+    FOR item IN SELECT oid::regprocedure AS name FROM pg_proc
+      WHERE pronamespace::regnamespace::text !~ '^(pg_|information_schema$)'
+    LOOP
+      EXECUTE format('ALTER ROUTINE %s OWNER TO {_ROLE}', item.name);
+    END LOOP;
+  END IF;
+END $$"""  # noqa: S608 - our own names
 _INITDB = (
     f"--username={_SUPERUSER}",
     "--auth=trust",
@@ -48,6 +84,9 @@ class PostgresServer(Server):
     a killed process wrote, but not a crash of the machine. For development and tests, not for
     data that matters. `options` are further server settings (`{"log_statement": "all"}`).
 
+    Services log in as the role `glam`, which owns what they make and is bound by row-level
+    security, and for work across merchants as `glam_system`; `url` is the superuser's.
+
     PostgreSQL refuses to run as root: there it runs as `nobody`, who must be able to reach a
     given `data_dir`. What `initdb` makes is kept in a folder beside the temporary ones and copied
     for each new server.
@@ -71,7 +110,7 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        """The address of the database `postgres`, for any client of PostgreSQL."""
+        """The superuser's address of the database `postgres`, for any client of PostgreSQL."""
         return f"postgresql://{_SUPERUSER}@{self.host}:{self.port}/postgres"
 
     @property
@@ -84,8 +123,24 @@ class PostgresServer(Server):
         from shared.config import DatabaseSettings  # noqa: PLC0415 - keeps the import light
 
         return DatabaseSettings(
-            host=self.host, port=self.port, name=database, user=_SUPERUSER, password=None
+            host=self.host,
+            port=self.port,
+            name=database,
+            user=_ROLE,
+            password=None,
+            system_user=_SYSTEM_ROLE,
         )
+
+    async def start(self) -> None:
+        """Start as every server, and make the roles of services if they are not there.
+
+        Raises:
+            ProcessError: it ended, gave no answer in time, or the given port stays in use.
+            ImportError: its extra is not installed; the text says what to type.
+        """
+        if not self.running:
+            await super().start()
+            await self._execute(_ADMIT)
 
     async def create_database(self, name: str) -> "DatabaseSettings":
         """Make an empty database and return the settings that reach it.
@@ -93,7 +148,7 @@ class PostgresServer(Server):
         Raises:
             asyncpg.DuplicateDatabaseError: there is one of that name.
         """
-        await self._execute(f"CREATE DATABASE {_quoted(name)} TEMPLATE template0")
+        await self._execute(f"CREATE DATABASE {_quoted(name)} OWNER {_ROLE} TEMPLATE template0")
         return self.settings_for(name)
 
     async def drop_database(self, name: str) -> None:

@@ -4,10 +4,14 @@ from typing import TYPE_CHECKING
 
 from shared.metrics.build import build_info, record_build
 from shared.metrics.database import (
+    database_idle_transactions_total,
     database_pool_connections,
     database_pool_limit,
     database_pool_wait_seconds,
+    database_replica_lag_seconds,
+    database_replica_reads_total,
     database_slow_queries_total,
+    database_transaction_retries_total,
 )
 from shared.metrics.exemplar import exemplar
 from shared.metrics.exposition import render
@@ -47,10 +51,14 @@ __all__ = [
     "HttpMetrics",
     "PrometheusMiddleware",
     "build_info",
+    "database_idle_transactions_total",
     "database_pool_connections",
     "database_pool_limit",
     "database_pool_wait_seconds",
+    "database_replica_lag_seconds",
+    "database_replica_reads_total",
     "database_slow_queries_total",
+    "database_transaction_retries_total",
     "default_http_metrics",
     "exemplar",
     "http_rate_limits_skipped_total",

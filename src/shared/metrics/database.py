@@ -25,3 +25,24 @@ database_slow_queries_total = Counter(
     "Statements that took longer than the slow-query threshold.",
     ["service"],
 )
+database_idle_transactions_total = Counter(
+    "database_idle_transactions_total",
+    "Transactions held open while their task waited for something else, beyond the threshold.",
+    ["service"],
+)
+database_transaction_retries_total = Counter(
+    "database_transaction_retries_total",
+    "Transactions tried again after a serialization failure or a deadlock.",
+    ["service"],
+)
+database_replica_lag_seconds = Gauge(
+    "database_replica_lag_seconds",
+    "How far a standby is behind the primary; infinite when it does not answer.",
+    ["service", "replica"],
+    multiprocess_mode="livemax",
+)
+database_replica_reads_total = Counter(
+    "database_replica_reads_total",
+    "Read-only transactions where there are standbys, by where they went: replica or primary.",
+    ["service", "target"],
+)

@@ -7,7 +7,12 @@ handlers, providers; start, health, drain, SIGTERM and telemetry come with it.
 from shared.config import ServiceSettings
 from shared.service.application import Application
 from shared.service.declaration import DeclarationError
-from shared.service.dependencies import Provided, UnitOfWorkDep
+from shared.service.dependencies import (
+    Provided,
+    ReadOnlyUnitOfWorkDep,
+    UnitOfWorkDep,
+    UnitOfWorkFactoryDep,
+)
 from shared.service.idempotency import IdempotencyKeyRequired, IdempotentRoute
 from shared.service.providers import Provider, Provisions
 from shared.service.service import Service
@@ -20,7 +25,9 @@ __all__ = [
     "Provided",
     "Provider",
     "Provisions",
+    "ReadOnlyUnitOfWorkDep",
     "Service",
     "ServiceSettings",
     "UnitOfWorkDep",
+    "UnitOfWorkFactoryDep",
 ]

@@ -24,7 +24,7 @@ from shared.api import (
     install_service_identity,
 )
 from shared.config import ServiceSettings
-from shared.database import Database, migrate
+from shared.database import Database, RowSecurity, migrate
 from shared.database.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
 from shared.logging import configure_logging
@@ -76,6 +76,7 @@ class Application(Generic[S]):
         self.started = False
         self._database: Database | None = None
         self._bus: Bus | None = None
+        self._row_security: RowSecurity | None = None
         self._relay: Relay | None = None
         self._subscribers: list[Subscriber] = []
         self._provisions = Provisions()
@@ -178,6 +179,7 @@ class Application(Generic[S]):
                 )
             )
             await migrate(self._database, migrations=service.migrations)
+            await self._check_row_security(self._database)
             if settings.tracing.endpoint or settings.tracing.database:
                 trace_statements(self._database, logged=settings.tracing.database)
             self._provisions.add(Database, self._database)
@@ -225,12 +227,23 @@ class Application(Generic[S]):
                 max_age_seconds=stored.max_age_seconds if stored is not None else 0.0,
             )
 
+    async def _check_row_security(self, database: Database) -> None:
+        security = await database.row_security()
+        if security.broken:
+            _logger.error(
+                "merchants are not kept apart: the role passes by row-level security. Let the "
+                "service log in as a role without SUPERUSER and BYPASSRLS",
+                extra={"role": security.role, "tables": security.tables},
+            )
+        self._row_security = security
+
     def _subscriber(self, handler: Handler) -> Subscriber:
         runner = HandlerRunner(
             handler,
             service=self.service.name,
             provisions=self._provisions,
             unit_of_work=self.unit_of_work if self._database is not None else None,
+            transaction_attempts=self.settings.database.transaction_attempts,
         )
         subscription = Subscription(
             subject=handler.contract.subject,
@@ -303,8 +316,14 @@ class Application(Generic[S]):
         async def message_bus() -> object:
             return await self.bus.ping()
 
-        async def database() -> None:
+        async def database() -> object:
             await self.database.ping()
+            detail: dict[str, object] = {}
+            if self._row_security is not None and self._row_security.broken:
+                detail["row_security"] = f"bypassed by the role {self._row_security.role}"
+            if self.settings.database.replicas:
+                detail["replicas"] = await self.database.replicas()
+            return detail or None
 
         async def outbox() -> object:
             return await _present(self._relay, "relay").backlog()

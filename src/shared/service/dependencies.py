@@ -12,11 +12,17 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from shared.api import raises
-from shared.delivery import UnitOfWork
+from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import DatabaseError
 from shared.service.application import Application
 
-__all__ = ["Provided", "UnitOfWorkDep", "application_of"]
+__all__ = [
+    "Provided",
+    "ReadOnlyUnitOfWorkDep",
+    "UnitOfWorkDep",
+    "UnitOfWorkFactoryDep",
+    "application_of",
+]
 
 T = TypeVar("T")
 
@@ -41,6 +47,25 @@ async def _unit_of_work(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]
 
 UnitOfWorkDep = Annotated[UnitOfWork, Depends(_unit_of_work, scope="function")]
 """The unit of work of this request: committed when the route returns, rolled back if it raises."""
+
+
+@raises(DatabaseError)
+async def _read_only_unit_of_work(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]:
+    async with _factory(connection)(read_only=True) as uow:
+        yield uow
+
+
+ReadOnlyUnitOfWorkDep = Annotated[UnitOfWork, Depends(_read_only_unit_of_work, scope="function")]
+"""A unit of work that only reads; a standby may answer, see `shared.database.Database.session`."""
+
+
+def _factory(connection: HTTPConnection) -> UnitOfWorkFactory:
+    return application_of(connection).provisions.get(UnitOfWorkFactory)
+
+
+UnitOfWorkFactoryDep = Annotated[UnitOfWorkFactory, Depends(_factory)]
+"""Makes units of work, for a route that decides itself when one begins and whether it is tried
+again: ``await units.run(work, isolation="serializable")``."""
 
 
 def Provided(kind: type[T]) -> Any:  # noqa: N802 - reads like Depends, and is one

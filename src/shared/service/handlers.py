@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from shared.context import Context, bind, current
-from shared.delivery import Inbox, UnitOfWork
+from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
 from shared.events import Contract, Envelope, context_from_message
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy
 from shared.service.declaration import DeclarationError
@@ -228,8 +228,12 @@ class HandlerRunner:
         service: str,
         provisions: Provisions,
         unit_of_work: UnitOfWorkFactory | None,
+        transaction_attempts: int = 5,
     ) -> None:
         """Bind the handler to a running service.
+
+        A transaction that PostgreSQL ends for the sake of another (serialization failure, deadlock)
+        is tried so often before the delivery counts as failed.
 
         Raises:
             DeclarationError: it takes a unit of work and the service has no database, or a type
@@ -251,6 +255,7 @@ class HandlerRunner:
         self._service = service
         self._provisions = provisions
         self._unit_of_work = unit_of_work
+        self._transaction_attempts = transaction_attempts
 
     async def __call__(self, delivery: Delivery) -> None:
         """Handle one delivery; a message whose effect is committed already is passed over.
@@ -286,11 +291,14 @@ class HandlerRunner:
             if self._unit_of_work is None or not handler.transactional:
                 await self._call(message)
                 return
-            async with self._unit_of_work() as uow:
+
+            async def handle(uow: UnitOfWork) -> None:
                 if await Inbox(uow.session).accept(self._durable, envelope.event_id):
                     await self._call({**message, UnitOfWork: uow})
                 else:
                     _logger.info("already handled", extra={"event_id": envelope.event_id})
+
+            await self._run(self._unit_of_work, handle)
 
     async def batch(self, deliveries: Sequence[Delivery]) -> None:
         """Handle deliveries together; those whose effect is committed already are left out.
@@ -320,7 +328,8 @@ class HandlerRunner:
             if self._unit_of_work is None or not self._handler.transactional:
                 await self._call(self._lists(members))
                 return
-            async with self._unit_of_work() as uow:
+
+            async def handle(uow: UnitOfWork) -> None:
                 inbox = Inbox(uow.session)
                 fresh = [
                     member
@@ -330,6 +339,8 @@ class HandlerRunner:
                 if fresh:
                     await self._call({**self._lists(fresh), UnitOfWork: uow})
 
+            await self._run(self._unit_of_work, handle)
+
     def _lists(self, members: Sequence[tuple[object, Envelope, Delivery]]) -> dict[object, object]:
         return {
             _list_of(self._handler.contract.payload): [payload for payload, _, _ in members],
@@ -337,6 +348,13 @@ class HandlerRunner:
             _list_of(Delivery): [delivery for _, _, delivery in members],
             Context: current(),
         }
+
+    async def _run(
+        self, make: UnitOfWorkFactory, handle: Callable[[UnitOfWork], Awaitable[None]]
+    ) -> None:
+        await run_unit_of_work(
+            make, handle, attempts=self._transaction_attempts, service=self._service
+        )
 
     async def _call(self, message: Mapping[object, object]) -> None:
         await self._handler.function(
