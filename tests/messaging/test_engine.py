@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
+
 import pytest
 from nats.js.api import ConsumerConfig
 
@@ -337,7 +338,7 @@ async def test_a_reader_too_slow_for_its_server_gets_everything_all_the_same() -
             if number in {40, 80} and number not in seen:
                 seen.add(number)
                 # Nothing is read meanwhile: the server gives up on this connection.
-                time.sleep(1)  # noqa: ASYNC251 - as a handler that blocks would
+                time.sleep(1)
             seen.add(number)
 
         body = b"x" * 100_000
