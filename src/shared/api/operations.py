@@ -98,6 +98,7 @@ def only_operators(settings: ServiceSettings, *, service: str) -> Callable[..., 
             raise UnauthorizedError("An operator's token is required", auth_type="Bearer")
         shown = credentials.credentials
         if secret is not None and hmac.compare_digest(shown.encode(), secret):
+            request.state.operator = "operator"
             return
         if not services:
             _logger.warning("operator token refused for %s", request.url.path)
@@ -106,5 +107,6 @@ def only_operators(settings: ServiceSettings, *, service: str) -> Callable[..., 
         if caller.service not in services:
             _logger.warning("%s may not call %s", caller.service, request.url.path)
             raise ForbiddenError("This service may not call here")
+        request.state.operator = caller.service
 
     return operator

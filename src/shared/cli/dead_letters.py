@@ -1,82 +1,486 @@
-"""``glam dlq``: dead letters listed, shown, replayed and discarded."""
+"""``glam dlq``: dead letters listed, grouped, shown, replayed, discarded, and who did it."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
+import re
+import signal
+import socket
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from pydantic_core import from_json, to_json
 from rich.console import Console
-from rich.table import Table
 
+from shared.cli.dead_letter_view import (
+    audit_table,
+    groups_table,
+    letters_table,
+    pretty,
+    told,
+    told_whole,
+)
 from shared.config import NatsSettings
-from shared.messaging import Bus, DeadLetters
+from shared.errors import ConflictError
+from shared.messaging import Bus, DeadLetterEdit, DeadLetterFilter, DeadLetters
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from shared.messaging import DeadLetter, DeadLetterHead, DeadLetterOutcome
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look at dead letters; replay or discard them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at dead letters; replay or discard them; see who did.", no_args_is_help=True
+)
 
 T = TypeVar("T")
+
+LOCAL = "nats://127.0.0.1:4222"
+_INTERRUPTED = 130
+_AGO = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _moment(text: str) -> datetime:
+    if ago := _AGO.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no moment: write 2h (ago), 3d, or 2026-01-31T12:00"
+        ) from error
+
 
 Servers = Annotated[
     str,
     typer.Option(envvar="GLAM_NATS_SERVERS", help="NATS addresses, separated by commas."),
 ]
 Sequence = Annotated[int, typer.Argument(help="Number of the dead letter, as listed.")]
-LOCAL = "nats://127.0.0.1:4222"
+Sequences = Annotated[
+    list[int] | None, typer.Argument(help="Numbers of dead letters; or filter.", metavar="[N]...")
+]
+Stream = Annotated[str | None, typer.Option(help="Only of this stream.")]
+Durable = Annotated[str | None, typer.Option(help="Only of this handler (durable).")]
+ServiceName = Annotated[str | None, typer.Option("--service", help="Only of this service.")]
+Subject = Annotated[str | None, typer.Option(help="Only of this subject; may have wildcards.")]
+Reason = Annotated[str | None, typer.Option(help="Only with this in the reason.")]
+Why = Annotated[str | None, typer.Option("--match-reason", help="Only with this in the reason.")]
+Error = Annotated[str | None, typer.Option(help="Only with this in the error's type or message.")]
+Fingerprint = Annotated[str | None, typer.Option(help="Only with this fingerprint.")]
+Since = Annotated[
+    datetime | None, typer.Option(parser=_moment, help="Only since then: 2h, 3d, or ISO 8601.")
+]
+Until = Annotated[datetime | None, typer.Option(parser=_moment, help="Only before then.")]
+Limit = Annotated[int, typer.Option(min=1, help="So many at most.")]
+After = Annotated[int, typer.Option(min=0, help="Only those with a higher number.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+All = Annotated[bool, typer.Option("--all", help="All of them: neither numbers nor filter.")]
 
 
 @app.command("list")
-def list_letters(*, servers: Servers = LOCAL, limit: int = 100) -> None:
+def list_letters(
+    *,
+    stream: Stream = None,
+    durable: Durable = None,
+    service: ServiceName = None,
+    subject: Subject = None,
+    reason: Reason = None,
+    error: Error = None,
+    fingerprint: Fingerprint = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    after: After = 0,
+    json: Json = False,
+    servers: Servers = LOCAL,
+) -> None:
     """List dead letters, newest last."""
-    letters = _with_dead_letters(servers, lambda dead: dead.list(limit=limit))
-    table = Table()
-    for heading in ("#", "at", "subject", "handler", "attempts", "reason", "error"):
-        table.add_column(heading, overflow="fold")
-    for letter in letters:
-        table.add_row(
-            str(letter.sequence),
-            f"{letter.at:%Y-%m-%d %H:%M:%S}",
-            letter.subject,
-            letter.durable,
-            str(letter.attempts),
-            letter.reason,
-            (letter.error_type or "").rpartition(".")[2],
-        )
-    Console().print(table)
+    where = DeadLetterFilter(
+        stream=stream,
+        durable=durable,
+        service=service,
+        subject=subject,
+        reason=reason,
+        error=error,
+        fingerprint=fingerprint,
+        since=since,
+        until=until,
+    )
+    page = _with_dead_letters(servers, lambda dead: dead.page(where, limit=limit, after=after))
+    if json:
+        _print_json({"letters": [told(x) for x in page.letters], "next_after": page.next_after})
+        return
+    Console().print(letters_table(page.letters))
+    if page.next_after is not None:
+        typer.echo(f"there are more: --after {page.next_after}")
 
 
 @app.command()
-def show(sequence: Sequence, *, servers: Servers = LOCAL) -> None:
-    """Show one dead letter whole: headers and body."""
-    letter = _with_dead_letters(servers, lambda dead: dead.get(sequence))
-    console = Console()
-    for name, value in letter.headers.items():
-        console.print(f"[dim]{name}:[/dim] {value}", highlight=False)
+def groups(
+    *,
+    stream: Stream = None,
+    durable: Durable = None,
+    service: ServiceName = None,
+    subject: Subject = None,
+    reason: Reason = None,
+    error: Error = None,
+    fingerprint: Fingerprint = None,
+    since: Since = None,
+    until: Until = None,
+    json: Json = False,
+    servers: Servers = LOCAL,
+) -> None:
+    """Count dead letters by handler and fingerprint: one line for each cause, most first."""
+    where = DeadLetterFilter(
+        stream=stream,
+        durable=durable,
+        service=service,
+        subject=subject,
+        reason=reason,
+        error=error,
+        fingerprint=fingerprint,
+        since=since,
+        until=until,
+    )
+    found = _with_dead_letters(servers, lambda dead: dead.groups(where))
+    if json:
+        _print_json({"groups": found})
+    else:
+        Console().print(groups_table(found))
+
+
+@app.command()
+def show(sequence: Sequence, *, json: Json = False, servers: Servers = LOCAL) -> None:
+    """Show one dead letter whole: why it died, headers, body, and how to see its trace."""
+
+    async def read(dead: DeadLetters) -> tuple[DeadLetter, str | None]:
+        letter = await dead.get(sequence)
+        try:
+            return await dead.resolved(letter), None
+        except ConflictError as error:
+            return letter, str(error)
+
+    letter, trouble = _with_dead_letters(servers, read)
+    if json:
+        _print_json(told_whole(letter))
+        return
+    console = Console(highlight=False)
+    version = f" {letter.version}" if letter.version else ""
+    for name, value in {
+        "subject": letter.subject,
+        "stream": f"{letter.stream} {letter.stream_sequence}",
+        "handler": f"{letter.durable} of {letter.service}{version}",
+        "died": f"{letter.at:%Y-%m-%d %H:%M:%S %Z}, attempts: {letter.attempts}",
+        "reason": letter.reason,
+        "error": letter.error_type and f"{letter.error_type}: {letter.error_message}",
+        "fingerprint": letter.fingerprint,
+        "correlation": letter.correlation_id,
+        "trace": letter.trace_id and f"glam trace {letter.trace_id}",
+        "trouble": trouble,
+    }.items():
+        if value:
+            console.print(f"[bold]{name}:[/bold] ", end="")
+            console.print(value, markup=False)
     console.print()
-    console.print(letter.body.decode(errors="backslashreplace"), markup=False)
+    for name, value in letter.headers.items():
+        console.print(f"[dim]{name}:[/dim] ", end="")
+        console.print(value, markup=False)
+    console.print()
+    console.print(pretty(letter.body), markup=False)
 
 
 @app.command()
-def replay(sequence: Sequence, *, servers: Servers = LOCAL) -> None:
-    """Publish one dead letter to its subject again, then take it off the list."""
-    _with_dead_letters(servers, lambda dead: dead.replay(sequence))
-    typer.echo(f"replayed {sequence}")
+def replay(
+    sequences: Sequences = None,
+    *,
+    stream: Stream = None,
+    durable: Durable = None,
+    service: ServiceName = None,
+    subject: Subject = None,
+    match_reason: Why = None,
+    error: Error = None,
+    fingerprint: Fingerprint = None,
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="At most so many a second.")] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file with the body to send instead."),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="payload.amount=5: a value to change first.", metavar="P=V"),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+    servers: Servers = LOCAL,
+) -> None:
+    """Publish dead letters to their subjects again, then take them off the list."""
+    where = _meant(
+        sequences,
+        DeadLetterFilter(
+            stream=stream,
+            durable=durable,
+            service=service,
+            subject=subject,
+            reason=match_reason,
+            error=error,
+            fingerprint=fingerprint,
+            since=since,
+            until=until,
+        ),
+        everything=everything,
+    )
+    change = _edit(edit, values)
+    if edit is not None and (not isinstance(where, list) or len(where) > 1):
+        raise typer.BadParameter("--edit is for one dead letter; name its number")
+    work = _Work("replay", "replayed", limit=limit, dry_run=dry_run, yes=yes, json=json)
+    _with_dead_letters(
+        servers,
+        lambda dead: work.do(
+            dead,
+            where,
+            lambda count, stop: dead.replay_all(
+                where,
+                edit=change,
+                dry_run=dry_run,
+                rate_per_second=rate,
+                limit=count,
+                actor=_actor(),
+                reason=reason,
+                stop=stop,
+            ),
+        ),
+    )
 
 
 @app.command()
 def discard(
-    sequence: Sequence,
-    reason: Annotated[str, typer.Option(help="Why; kept in the log.", prompt=True)],
+    sequences: Sequences = None,
     *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit.", prompt=True)],
+    stream: Stream = None,
+    durable: Durable = None,
+    service: ServiceName = None,
+    subject: Subject = None,
+    match_reason: Why = None,
+    error: Error = None,
+    fingerprint: Fingerprint = None,
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
     servers: Servers = LOCAL,
 ) -> None:
-    """Take one dead letter off the list for good."""
-    _with_dead_letters(servers, lambda dead: dead.discard(sequence, reason))
-    typer.echo(f"discarded {sequence}")
+    """Take dead letters off the list; the audit keeps them for 30 days more."""
+    where = _meant(
+        sequences,
+        DeadLetterFilter(
+            stream=stream,
+            durable=durable,
+            service=service,
+            subject=subject,
+            reason=match_reason,
+            error=error,
+            fingerprint=fingerprint,
+            since=since,
+            until=until,
+        ),
+        everything=everything,
+    )
+    work = _Work("discard", "discarded", limit=limit, dry_run=dry_run, yes=yes, json=json)
+    _with_dead_letters(
+        servers,
+        lambda dead: work.do(
+            dead,
+            where,
+            lambda count, stop: dead.discard_all(
+                where, reason, dry_run=dry_run, limit=count, actor=_actor(), stop=stop
+            ),
+        ),
+    )
+
+
+@app.command()
+def audit(
+    *,
+    letter: Annotated[int | None, typer.Option(help="Only of this dead letter.")] = None,
+    limit: Limit = 100,
+    after: After = 0,
+    json: Json = False,
+    servers: Servers = LOCAL,
+) -> None:
+    """Show who replayed or discarded what, when and why; newest last."""
+    page = _with_dead_letters(
+        servers, lambda dead: dead.audit(letter=letter, limit=limit, after=after)
+    )
+    if json:
+        _print_json({"records": page.records, "next_after": page.next_after})
+        return
+    Console().print(audit_table(page.records))
+    if page.next_after is not None:
+        typer.echo(f"there are more: --after {page.next_after}")
+
+
+@app.command()
+def restore(
+    record: Annotated[int, typer.Argument(help="Number of the record in the audit.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
+    servers: Servers = LOCAL,
+) -> None:
+    """Put a letter that was discarded (or replayed) on the list again."""
+    sequence = _with_dead_letters(
+        servers, lambda dead: dead.restore(record, actor=_actor(), reason=reason)
+    )
+    typer.echo(f"restored as {sequence}")
+
+
+class _Work:
+    """Something done with many letters: counted first, agreed to, interrupted between two."""
+
+    def __init__(
+        self, verb: str, done: str, *, limit: int | None, dry_run: bool, yes: bool, json: bool
+    ) -> None:
+        self._verb = verb
+        self._done = done
+        self._limit = limit
+        self._dry_run = dry_run
+        self._yes = yes
+        self._json = json
+
+    async def do(
+        self,
+        dead: DeadLetters,
+        where: DeadLetterFilter | list[int],
+        begin: Callable[[int | None, asyncio.Event], AsyncIterator[DeadLetterOutcome]],
+    ) -> None:
+        """Do it, tell how far it came, and leave with status 1 if some could not be done."""
+        count = await self._agreed(dead, where)
+        stop = asyncio.Event()
+        done: list[int] = []
+        failed: list[dict[str, object]] = []
+        with _interrupts(stop):
+            async for outcome in begin(count, stop):
+                letter = outcome.letter
+                if outcome.error is None:
+                    done.append(letter.sequence)
+                    self._say(outcome.letter)
+                else:
+                    failed.append({"sequence": letter.sequence, "error": str(outcome.error)})
+                    typer.echo(f"Error: {letter.sequence}: {outcome.error}", err=True)
+        stopped = stop.is_set() and len(done) + len(failed) < count
+        if self._json:
+            _print_json(
+                {
+                    "dry_run": self._dry_run,
+                    self._done: done,
+                    "failed": failed,
+                    "left": count - len(done) - len(failed),
+                }
+            )
+        elif self._dry_run:
+            typer.echo(f"{len(done)} would be {self._done}; nothing was done")
+        elif count > 1 or stopped:
+            typer.echo(f"{self._done} {len(done)} of {count}{', stopped' if stopped else ''}")
+        if stopped:
+            raise typer.Exit(_INTERRUPTED)
+        if failed:
+            raise typer.Exit(1)
+
+    async def _agreed(self, dead: DeadLetters, where: DeadLetterFilter | list[int]) -> int:
+        if isinstance(where, list):
+            count = len(set(where))
+        else:
+            count = 0
+            async for _ in dead.scan(where):
+                count += 1
+                if count == self._limit:
+                    break
+        count = min(count, self._limit or count)
+        if count > 1 and not (self._yes or self._dry_run):
+            typer.confirm(f"{self._verb} {count} dead letters?", abort=True, err=True)
+        return count
+
+    def _say(self, letter: DeadLetterHead) -> None:
+        if self._json:
+            return
+        if self._dry_run:
+            typer.echo(f"{letter.sequence}  {letter.subject}  {letter.durable}  {letter.reason}")
+        else:
+            typer.echo(f"{self._done} {letter.sequence}")
+
+
+@contextmanager
+def _interrupts(stop: asyncio.Event) -> Iterator[None]:
+    """Take the first Ctrl-C as a wish to stop between two letters; the second ends at once."""
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _meant(
+    sequences: list[int] | None, where: DeadLetterFilter, *, everything: bool
+) -> DeadLetterFilter | list[int]:
+    """Return what is meant; nothing is meant by mistake."""
+    ways = [bool(sequences), not where.is_empty, everything]
+    if sum(ways) != 1:
+        raise typer.BadParameter(
+            "name dead letters by number, or by a filter, or --all: one of them"
+        )
+    return sequences or where
+
+
+def _edit(file: Path | None, values: list[str] | None) -> DeadLetterEdit | None:
+    if file is None and not values:
+        return None
+    pairs: dict[str, object] = {}
+    for value in values or ():
+        path, equals, text = value.partition("=")
+        if not equals or not path:
+            raise typer.BadParameter(f"--set {value!r}: write path=value, as payload.amount=5")
+        try:
+            pairs[path] = from_json(text)
+        except ValueError:
+            pairs[path] = text
+    return DeadLetterEdit(body=file.read_bytes() if file else None, values=pairs)
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(to_json(document, indent=2).decode() + "\n")
 
 
 def _with_dead_letters(servers: str, work: Callable[[DeadLetters], Awaitable[T]]) -> T:

@@ -69,6 +69,9 @@ class ApiSettings(Section):
     subscribers: bool | None = None
     """Whether `<prefix>/subscribers` is served, which pauses and resumes them; unless set, in dev,
     and in staging to operators."""
+    dead_letters: bool | None = None
+    """Whether `<prefix>/dead-letters` is served, which replays and discards them; unless set, in
+    dev, and in staging to operators."""
     operators_token: SecretStr | None = Field(default=None, min_length=16)
     """What operators send to these as `Authorization: Bearer <token>`; at least 16 characters.
     Outside of dev none of them is served without it or `operators_services`."""
@@ -347,7 +350,11 @@ class ServiceSettings(Section):
 
     @model_validator(mode="after")
     def _operations_are_guarded(self) -> Self:
-        wanted = [name for name in ("info", "log_level", "subscribers") if getattr(self.api, name)]
+        wanted = [
+            name
+            for name in ("info", "log_level", "subscribers", "dead_letters")
+            if getattr(self.api, name)
+        ]
         if wanted and self.environment != "dev" and not self.api.knows_operators:
             raise PydanticCustomError(
                 "not_guarded",

@@ -8,7 +8,11 @@ and what goes with it are the first design's faces of the same.
 from shared.messaging.batch import BatchPolicy
 from shared.messaging.breaker import Circuit
 from shared.messaging.bus import Bus
-from shared.messaging.dead_letters import DeadLetter, DeadLetters
+from shared.messaging.dead_letter import DeadLetter, DeadLetterHead
+from shared.messaging.dead_letter_audit import Action, AuditPage, AuditRecord
+from shared.messaging.dead_letter_edit import Change, DeadLetterEdit
+from shared.messaging.dead_letter_filter import DeadLetterFilter, DeadLetterGroup
+from shared.messaging.dead_letters import DeadLetterOutcome, DeadLetterPage, DeadLetters
 from shared.messaging.delivery import Delivery
 from shared.messaging.dependencies import DepKeys, ServiceDependencies
 from shared.messaging.domain import DomainEventPublisher, DomainEventSubscriber
@@ -22,10 +26,20 @@ from shared.messaging.subscriber import JetStreamEventSubscriber
 from shared.messaging.subscription import State, SubscriberStatus, Subscription
 
 __all__ = [
+    "Action",
+    "AuditPage",
+    "AuditRecord",
     "BatchPolicy",
     "Bus",
+    "Change",
     "Circuit",
     "DeadLetter",
+    "DeadLetterEdit",
+    "DeadLetterFilter",
+    "DeadLetterGroup",
+    "DeadLetterHead",
+    "DeadLetterOutcome",
+    "DeadLetterPage",
     "DeadLetters",
     "Delivery",
     "DepKeys",

@@ -55,6 +55,7 @@ class Handling:
         bus: where the messages come from.
         subscription: what is done with them.
         service: the service, as dead letters name it.
+        version: its version, for them as well.
         measures: its metrics.
         draining: set once nothing new may begin.
         noted: told each error.
@@ -66,6 +67,7 @@ class Handling:
         subscription: Subscription,
         *,
         service: str,
+        version: str | None = None,
         measures: Measures,
         draining: asyncio.Event,
         noted: Callable[[BaseException], None],
@@ -76,6 +78,7 @@ class Handling:
         self._bus = bus
         self._subscription = subscription
         self._service = service
+        self._version = version
         self._measures = measures
         self._draining = draining
         self._note = noted
@@ -330,6 +333,7 @@ class Handling:
                 held.delivery,
                 durable=self._subscription.durable,
                 service=self._service,
+                version=self._version,
                 reason=reason,
                 error=error,
             )

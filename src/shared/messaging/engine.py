@@ -66,7 +66,14 @@ class Subscriber:
     tries, until the outage is over.
     """
 
-    def __init__(self, bus: Bus, subscription: Subscription, *, service: str) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        subscription: Subscription,
+        *,
+        service: str,
+        version: str | None = None,
+    ) -> None:
         self.subscription = subscription
         self._bus = bus
         self._stream = subscription.stream or ""
@@ -76,6 +83,7 @@ class Subscriber:
             bus,
             subscription,
             service=service,
+            version=version,
             measures=self._measures,
             draining=self._draining,
             noted=self._note,

@@ -30,6 +30,7 @@ from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_re
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
 from shared.metrics import record_build
+from shared.service.dead_letters import create_dead_letters_router
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
 from shared.service.subscribers import create_subscribers_router
@@ -184,8 +185,8 @@ class Application(Generic[S]):
                 trace_statements(self._database, logged=settings.tracing.database)
             self._provisions.add(Database, self._database)
         self._provisions.add(Bus, self._bus)
-        self._provisions.add(DeadLetters, DeadLetters(self._bus))
         contracts = [*service.publishes, *(handler.contract for handler in service.handlers)]
+        self._provisions.add(DeadLetters, DeadLetters(self._bus, contracts=contracts))
         for stream in dict.fromkeys(contract.stream for contract in contracts):
             await self._bus.ensure_stream(stream)
         await self._check_inbox()
@@ -259,7 +260,9 @@ class Application(Generic[S]):
             handle_batch=runner.batch if handler.batch is not None else None,
             double_ack=handler.double_ack,
         )
-        return Subscriber(self.bus, subscription, service=self.service.name)
+        return Subscriber(
+            self.bus, subscription, service=self.service.name, version=self.service.version
+        )
 
     # -- HTTP --------------------------------------------------------------------------------
 
@@ -287,7 +290,12 @@ class Application(Generic[S]):
             service=service.name,
             version=service.version,
             configuration=self.configuration,
-            routers={"subscribers": create_subscribers_router(lambda: self._subscribers)},
+            routers={
+                "subscribers": create_subscribers_router(lambda: self._subscribers),
+                "dead_letters": create_dead_letters_router(
+                    lambda: self._provisions.get(DeadLetters)
+                ),
+            },
         )
         app.include_router(operations, prefix=api.prefix)
         app.include_router(service.router, prefix=api.prefix)

@@ -1,0 +1,109 @@
+"""Dead letters as a terminal and a program want to see them."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pydantic_core import from_json, to_json
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shared.messaging import AuditRecord, DeadLetter, DeadLetterGroup, DeadLetterHead
+
+__all__ = ["audit_table", "groups_table", "letters_table", "pretty", "told", "told_whole"]
+
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+
+
+def letters_table(letters: Iterable[DeadLetterHead]) -> Table:
+    """Make a table of letters."""
+    table = _table("#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint")
+    for letter in letters:
+        table.add_row(
+            str(letter.sequence),
+            letter.at.strftime(_MOMENT),
+            letter.subject,
+            letter.durable,
+            str(letter.attempts),
+            letter.reason,
+            _last(letter.error_type),
+            letter.fingerprint or "",
+        )
+    return table
+
+
+def groups_table(groups: Iterable[DeadLetterGroup]) -> Table:
+    """Make a table of groups."""
+    table = _table(
+        "count", "handler", "error", "message", "fingerprint", "first", "last", "version", "example"
+    )
+    for group in groups:
+        table.add_row(
+            str(group.count),
+            group.durable,
+            _last(group.error_type) or group.reason,
+            group.error_message or "",
+            group.fingerprint or "",
+            group.first_at.strftime(_MOMENT),
+            group.last_at.strftime(_MOMENT),
+            " ".join(group.versions),
+            str(group.example),
+        )
+    return table
+
+
+def audit_table(records: Iterable[AuditRecord]) -> Table:
+    """Make a table of what was done."""
+    table = _table("record", "at", "letter", "what", "who", "why", "handler", "went to", "edited")
+    for record in records:
+        table.add_row(
+            str(record.sequence),
+            record.at.strftime(_MOMENT),
+            str(record.letter.sequence),
+            record.action.value,
+            record.actor,
+            record.reason,
+            record.letter.durable,
+            f"{record.result_stream} {record.result_sequence}" if record.result_stream else "",
+            " ".join(change.path for change in record.changes),
+        )
+    return table
+
+
+def told(letter: DeadLetterHead) -> dict[str, object]:
+    """Return all that is known of a letter but its body."""
+    known = asdict(letter)
+    known.pop("body", None)
+    return {**known, "trace_id": letter.trace_id, "correlation_id": letter.correlation_id}
+
+
+def told_whole(letter: DeadLetter) -> dict[str, object]:
+    """Return a letter with its body: as text where it is text, and as base64 in any case."""
+    try:
+        text = letter.body.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {**told(letter), "body": text, "body_base64": b64encode(letter.body).decode()}
+
+
+def pretty(body: bytes) -> str:
+    """Return JSON indented, other text as it is, and what is no text with its bytes escaped."""
+    try:
+        return to_json(from_json(body), indent=2).decode()
+    except ValueError:
+        return body.decode(errors="backslashreplace")
+
+
+def _last(error_type: str | None) -> str:
+    return (error_type or "").rpartition(".")[2]
+
+
+def _table(*headings: str) -> Table:
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table

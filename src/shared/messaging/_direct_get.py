@@ -1,0 +1,63 @@
+"""Messages read from a stream by Direct Get (ADR-31): raw, and many for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import nats.errors
+from pydantic_core import to_json
+
+from shared.messaging._gate import API_TIMEOUT_SECONDS, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.messaging.bus import Bus
+
+_NOBODY = "503"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as its stream holds it."""
+
+    sequence: int
+    stored_at: datetime
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def read_messages(bus: Bus, stream: str, request: Mapping[str, object]) -> list[Stored]:
+    """Return what the request asks for; nothing where there is nothing.
+
+    Raises:
+        MessageBusError: JetStream does not answer.
+    """
+    client = bus.client
+    inbox = client.new_inbox()
+    found: list[Stored] = []
+    with translated("read", stream=stream):
+        subscription = await client.subscribe(inbox)
+        try:
+            await client.publish(f"$JS.API.DIRECT.GET.{stream}", to_json(request), reply=inbox)
+            while not found or "batch" in request:
+                message = await subscription.next_msg(timeout=API_TIMEOUT_SECONDS)
+                headers = message.headers or {}
+                status = headers.get("Status")
+                if status == _NOBODY:
+                    raise nats.errors.NoRespondersError
+                if status is not None:
+                    break
+                found.append(
+                    Stored(
+                        int(headers["Nats-Sequence"]),
+                        datetime.fromisoformat(headers["Nats-Time-Stamp"]),
+                        headers,
+                        message.data,
+                    )
+                )
+        finally:
+            await subscription.unsubscribe()
+    return found

@@ -1,0 +1,405 @@
+"""The routes that show dead letters, replay and discard them."""
+
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.api import ApiResponse, success_response
+from shared.api.openapi import raises
+from shared.errors import ConflictError, NotFoundError, ValidationError
+from shared.messaging import (
+    AuditRecord,
+    DeadLetter,
+    DeadLetterEdit,
+    DeadLetterFilter,
+    DeadLetterOutcome,
+    DeadLetters,
+)
+
+__all__ = [
+    "Audit",
+    "AuditEntry",
+    "BulkDiscard",
+    "BulkReplay",
+    "BulkResult",
+    "DeadLetterList",
+    "DeadLetterQuery",
+    "DeadLetterSummary",
+    "DiscardRequest",
+    "Failure",
+    "ReplayRequest",
+    "Replayed",
+    "WholeDeadLetter",
+    "create_dead_letters_router",
+]
+
+_LIMIT = 1000
+
+
+class DeadLetterQuery(BaseModel):
+    """Which dead letters are meant; see `shared.messaging.DeadLetterFilter`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: str | None = None
+    durable: str | None = None
+    service: str | None = None
+    subject: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    fingerprint: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def to_filter(self) -> DeadLetterFilter:
+        """Return the filter."""
+        fields = {name: getattr(self, name) for name in DeadLetterQuery.model_fields}
+        return DeadLetterFilter(**fields)
+
+
+class PageQuery(DeadLetterQuery):
+    """Which of them, and how many."""
+
+    limit: int = Field(default=100, ge=1, le=_LIMIT)
+    after: int = Field(default=0, ge=0)
+
+
+class DeadLetterSummary(BaseModel):
+    """A dead letter without its body."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    stream: str
+    stream_sequence: int
+    durable: str
+    service: str
+    version: str | None
+    reason: str
+    error_type: str | None
+    error_message: str | None
+    fingerprint: str | None
+    attempts: int
+    at: datetime
+    size_bytes: int
+    trace_id: str | None
+    correlation_id: str | None
+
+
+class WholeDeadLetter(DeadLetterSummary):
+    """A dead letter with its body: as text where it is text, and as base64 in any case."""
+
+    body: str | None
+    body_base64: str
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        """Show a letter."""
+        try:
+            text = letter.body.decode()
+        except UnicodeDecodeError:
+            text = None
+        known = DeadLetterSummary.model_validate(letter).model_dump()
+        return cls(**known, body=text, body_base64=b64encode(letter.body).decode())
+
+
+class DeadLetterList(BaseModel):
+    """A page, oldest first. `next_after` is the `after` of the next one, null on the last."""
+
+    letters: list[DeadLetterSummary]
+    next_after: int | None
+
+
+class Group(BaseModel):
+    """Dead letters of one cause."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    fingerprint: str | None
+    durable: str
+    service: str
+    reason: str
+    error_type: str | None
+    error_message: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+    example: int
+    versions: tuple[str, ...]
+
+
+class ReplayRequest(BaseModel):
+    """How to replay one: as it is, with values set by their path, or with another body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    values: dict[str, Any] = {}
+    body: str | None = None
+    body_base64: str | None = None
+    reason: str = ""
+
+    def edit(self) -> DeadLetterEdit | None:
+        """Return what is to be changed.
+
+        Raises:
+            ValidationError: two bodies are given, or one that is no base64.
+        """
+        if self.body is not None and self.body_base64 is not None:
+            raise ValidationError("give body or body_base64, not both", field="body")
+        body = self.body.encode() if self.body is not None else None
+        if self.body_base64 is not None:
+            try:
+                body = b64decode(self.body_base64, validate=True)
+            except ValueError as error:
+                raise ValidationError("body_base64 is no base64", field="body_base64") from error
+        if body is None and not self.values:
+            return None
+        return DeadLetterEdit(body=body, values=self.values)
+
+
+class DiscardRequest(BaseModel):
+    """Why it is discarded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1)
+
+
+class BulkReplay(BaseModel):
+    """Which are to be replayed, how fast, and how many in this request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    where: DeadLetterQuery | None = None
+    sequences: list[int] | None = Field(default=None, max_length=_LIMIT)
+    values: dict[str, Any] = {}
+    reason: str = ""
+    dry_run: bool = False
+    rate_per_second: float | None = Field(default=None, gt=0)
+    limit: int = Field(default=100, ge=1, le=_LIMIT)
+
+
+class BulkDiscard(BaseModel):
+    """Which are to be discarded, why, and how many in this request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    where: DeadLetterQuery | None = None
+    sequences: list[int] | None = Field(default=None, max_length=_LIMIT)
+    reason: str = Field(min_length=1)
+    dry_run: bool = False
+    limit: int = Field(default=100, ge=1, le=_LIMIT)
+
+
+class Replayed(BaseModel):
+    """Where a replayed letter went; `duplicate` if it had been published by an earlier replay."""
+
+    stream: str
+    sequence: int
+    duplicate: bool
+
+
+class Failure(BaseModel):
+    """Why one of many stayed."""
+
+    sequence: int
+    code: str
+    message: str
+
+
+class BulkResult(BaseModel):
+    """What was done, or in a dry run would be. `more` if the limit was reached: ask again."""
+
+    dry_run: bool
+    done: list[int]
+    failed: list[Failure]
+    more: bool
+
+
+class AuditEntry(BaseModel):
+    """Who did what with a dead letter."""
+
+    sequence: int
+    action: Literal["replayed", "discarded", "restored"]
+    actor: str
+    reason: str
+    at: datetime
+    letter: DeadLetterSummary
+    result_stream: str | None
+    result_sequence: int | None
+    edited: str | None
+    changes: list[dict[str, Any]]
+    changes_cut: bool
+
+    @classmethod
+    def of(cls, record: AuditRecord) -> Self:
+        """Show a record."""
+        return cls(
+            sequence=record.sequence,
+            action=record.action.value,
+            actor=record.actor,
+            reason=record.reason,
+            at=record.at,
+            letter=DeadLetterSummary.model_validate(record.letter),
+            result_stream=record.result_stream,
+            result_sequence=record.result_sequence,
+            edited=record.edited,
+            changes=[
+                {"path": c.path, "before": c.before, "after": c.after} for c in record.changes
+            ],
+            changes_cut=record.changes_cut,
+        )
+
+
+class Audit(BaseModel):
+    """A page, oldest first. `next_after` is the `after` of the next one, null on the last."""
+
+    records: list[AuditEntry]
+    next_after: int | None
+
+
+def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
+    """Make the routes under `/dead-letters`; for operators, see `create_operations_router`.
+
+    The stream of dead letters is one for all services: each of them shows, and replays, the
+    letters of all.
+
+    Args:
+        letters: returns the dead letters, once the service runs.
+    """
+    router = APIRouter(prefix="/dead-letters", tags=["operations"])
+
+    @router.get("")
+    @raises(ValidationError)
+    async def page(query: Annotated[PageQuery, Query()]) -> ApiResponse[DeadLetterList]:
+        """List dead letters without their bodies, oldest first."""
+        found = await letters().page(query.to_filter(), limit=query.limit, after=query.after)
+        return success_response(
+            DeadLetterList(
+                letters=[DeadLetterSummary.model_validate(letter) for letter in found.letters],
+                next_after=found.next_after,
+            )
+        )
+
+    @router.get("/groups")
+    @raises(ValidationError)
+    async def groups(query: Annotated[DeadLetterQuery, Query()]) -> ApiResponse[list[Group]]:
+        """Count dead letters by handler and fingerprint, the largest group first."""
+        found = await letters().groups(query.to_filter())
+        return success_response([Group.model_validate(group) for group in found])
+
+    @router.get("/audit")
+    async def audit(
+        letter: Annotated[int | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=_LIMIT)] = 100,
+        after: Annotated[int, Query(ge=0)] = 0,
+    ) -> ApiResponse[Audit]:
+        """List who replayed or discarded what, when and why, oldest first."""
+        found = await letters().audit(letter=letter, limit=limit, after=after)
+        records = [AuditEntry.of(record) for record in found.records]
+        return success_response(Audit(records=records, next_after=found.next_after))
+
+    @router.get("/{sequence}")
+    @raises(NotFoundError)
+    async def show(sequence: int) -> ApiResponse[WholeDeadLetter]:
+        """Show one dead letter, whole."""
+        dead = letters()
+        letter = await dead.get(sequence)
+        with suppress(ConflictError):  # its own body is lost; its claim is what there is
+            letter = await dead.resolved(letter)
+        return success_response(WholeDeadLetter.of(letter))
+
+    @router.post("/replay")
+    @raises(ValidationError)
+    async def replay_many(wanted: BulkReplay, request: Request) -> ApiResponse[BulkResult]:
+        """Replay those that fit, or say which it would be."""
+        edit = DeadLetterEdit(values=wanted.values) if wanted.values else None
+        outcomes = letters().replay_all(
+            _meant(wanted),
+            edit=edit,
+            dry_run=wanted.dry_run,
+            rate_per_second=wanted.rate_per_second,
+            limit=wanted.limit,
+            actor=_actor(request),
+            reason=wanted.reason,
+        )
+        return success_response(await _result(outcomes, wanted))
+
+    @router.post("/discard")
+    @raises(ValidationError)
+    async def discard_many(wanted: BulkDiscard, request: Request) -> ApiResponse[BulkResult]:
+        """Discard those that fit, or say which it would be."""
+        outcomes = letters().discard_all(
+            _meant(wanted),
+            wanted.reason,
+            dry_run=wanted.dry_run,
+            limit=wanted.limit,
+            actor=_actor(request),
+        )
+        return success_response(await _result(outcomes, wanted))
+
+    @router.post("/{sequence}/replay")
+    @raises(NotFoundError, ConflictError, ValidationError)
+    async def replay(
+        sequence: int, request: Request, wanted: ReplayRequest | None = None
+    ) -> ApiResponse[Replayed]:
+        """Publish one to its subject again, and take it off the list."""
+        wanted = wanted or ReplayRequest()
+        ack = await letters().replay(
+            sequence, edit=wanted.edit(), actor=_actor(request), reason=wanted.reason
+        )
+        return success_response(
+            Replayed(stream=ack.stream, sequence=ack.sequence, duplicate=ack.duplicate)
+        )
+
+    @router.post("/{sequence}/discard")
+    @raises(NotFoundError, ValidationError)
+    async def discard(
+        sequence: int, wanted: DiscardRequest, request: Request
+    ) -> ApiResponse[DeadLetterSummary]:
+        """Take one off the list; the audit keeps it for 30 days more."""
+        letter = await letters().get(sequence)
+        await letters().discard(sequence, wanted.reason, actor=_actor(request))
+        return success_response(DeadLetterSummary.model_validate(letter))
+
+    return router
+
+
+def _meant(wanted: BulkReplay | BulkDiscard) -> DeadLetterFilter | list[int]:
+    if (wanted.where is None) == (wanted.sequences is None):
+        raise ValidationError(
+            "give where or sequences; an empty where means all of them", field="where"
+        )
+    return wanted.where.to_filter() if wanted.where is not None else wanted.sequences or []
+
+
+async def _result(
+    outcomes: AsyncIterator[DeadLetterOutcome], wanted: BulkReplay | BulkDiscard
+) -> BulkResult:
+    done: list[int] = []
+    failed: list[Failure] = []
+    async for outcome in outcomes:
+        if outcome.error is None:
+            done.append(outcome.letter.sequence)
+        else:
+            error = outcome.error
+            failed.append(
+                Failure(
+                    sequence=outcome.letter.sequence, code=error.code, message=error.message or ""
+                )
+            )
+    more = len(done) + len(failed) >= wanted.limit
+    return BulkResult(dry_run=wanted.dry_run, done=done, failed=failed, more=more)
+
+
+def _actor(request: Request) -> str:
+    """Name who asks: the operator or service that was let in, and where from."""
+    who = getattr(request.state, "operator", "operator")
+    return f"{who} at {request.client.host}" if request.client else str(who)
