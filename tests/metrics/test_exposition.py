@@ -203,6 +203,7 @@ def test_names_and_labels_are_the_documented_ones() -> None:
         "messages_handled": ("service", "subscriber", "outcome"),
         "messages_retried": ("service", "subscriber"),
         "messages_dead_lettered": ("service", "subscriber"),
+        "dead_letters": ("service", "subscriber"),
         "message_handling_seconds": ("service", "subscriber"),
         "message_lag_seconds": ("service", "subscriber"),
         "messages_pending": ("service", "subscriber"),

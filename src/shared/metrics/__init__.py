@@ -25,6 +25,7 @@ from shared.metrics.http import (
     http_requests_total,
 )
 from shared.metrics.messaging import (
+    dead_letters,
     message_handling_seconds,
     message_lag_seconds,
     messages_dead_lettered_total,
@@ -59,6 +60,7 @@ __all__ = [
     "database_replica_reads_total",
     "database_slow_queries_total",
     "database_transaction_retries_total",
+    "dead_letters",
     "default_http_metrics",
     "exemplar",
     "http_rate_limits_skipped_total",

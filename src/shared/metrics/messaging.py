@@ -22,6 +22,12 @@ messages_dead_lettered_total = Counter(
     "Messages moved to the dead-letter stream.",
     ["service", "subscriber"],
 )
+dead_letters = Gauge(
+    "dead_letters",
+    "Messages of the subscriber that lie in the dead-letter stream now.",
+    ["service", "subscriber"],
+    multiprocess_mode="livemax",
+)
 message_handling_seconds = Histogram(
     "message_handling_seconds",
     "Time a handler took for one delivery.",

@@ -30,6 +30,7 @@ from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_re
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
 from shared.metrics import record_build
+from shared.service.dead_letter_depth import watch_dead_letters
 from shared.service.dead_letters import create_dead_letters_router
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
@@ -216,6 +217,16 @@ class Application(Generic[S]):
         stack.push_async_callback(self.drain)
         for subscriber in self._subscribers:
             self._workers.start(subscriber.subscription.durable, subscriber.run())
+        if self._subscribers:
+            reading = [s.subscription for s in self._subscribers]
+            self._workers.start(
+                "dead letters",
+                watch_dead_letters(
+                    self._provisions.get(DeadLetters),
+                    service=service.name,
+                    subscribers=[(each.stream or "", each.durable) for each in reading],
+                ),
+            )
 
     async def _check_inbox(self) -> None:
         """Refuse to start with an inbox that forgets what its streams still remember."""
