@@ -216,6 +216,13 @@ def test_names_and_labels_are_the_documented_ones() -> None:
         "database_pool_limit": ("service",),
         "database_pool_wait_seconds": ("service",),
         "database_slow_queries": ("service",),
+        "database_idle_transactions": ("service",),
+        "database_replica_lag_seconds": ("service", "replica"),
+        "database_replica_reads": ("service", "target"),
+        "database_transaction_retries": ("service",),
+        "outbox_partitions": ("service",),
+        "subscriber_circuit_open": ("service", "subscriber"),
+        "subscriber_paused": ("service", "subscriber"),
         "build_info": ("service", "version", "chassis", "python"),
     }
     objects = [value for value in vars(metrics).values() if hasattr(value, "_labelnames")]
