@@ -32,7 +32,7 @@ __all__ = [
     "StreamFacts",
 ]
 
-_NANOSECOND = 1e-9
+_NANOSECONDS = 1e9
 _MONITORING_SECONDS = 2.0
 _NOT_FOUND = 404
 
@@ -92,12 +92,12 @@ class StreamFacts:
     @property
     def max_age_seconds(self) -> float:
         """How long it keeps a message; 0 is for ever."""
-        return float(self.config.get("max_age") or 0) * _NANOSECOND
+        return float(self.config.get("max_age") or 0) / _NANOSECONDS
 
     @property
     def dedupe_seconds(self) -> float:
         """For how long it knows a message id again."""
-        return float(self.config.get("duplicate_window") or 0) * _NANOSECOND
+        return float(self.config.get("duplicate_window") or 0) / _NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Inspection:
             config = found["jetstream"]["config"]
             if found["server_id"] != self._bus.client._server_info.get("server_id"):  # noqa: SLF001
                 return None
-            every = 0.0 if config.get("sync_always") else config["sync_interval"] * _NANOSECOND
+            every = 0.0 if config.get("sync_always") else config["sync_interval"] / _NANOSECONDS
             return MonitoringFacts(
                 sync_seconds=every,
                 storage=int(found["jetstream"]["stats"]["storage"]),
@@ -279,7 +279,7 @@ def _consumer(told: dict[str, Any]) -> ConsumerFacts:
         delivered_stream_sequence=int(told["delivered"]["stream_seq"]),
         ack_floor=int(told["ack_floor"]["stream_seq"]),
         paused_seconds=(
-            float(told.get("pause_remaining") or 0) * _NANOSECOND if told.get("paused") else 0.0
+            float(told.get("pause_remaining") or 0) / _NANOSECONDS if told.get("paused") else 0.0
         ),
         pinned=next((g["pinned_client_id"] for g in groups if g.get("pinned_client_id")), None),
     )
