@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    DiscardPolicy,
+    PersistMode,
+    RePublish,
+    RetentionPolicy,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+    StreamConsumerLimits,
+    StreamSource,
+    SubjectTransform,
+)
 
 from shared.errors import MessageBusError
 from shared.events import StreamDefinition, Streams
 from shared.messaging import Bus
-from shared.messaging._streams import covers, united
+from shared.messaging._difference import _LEFT, _REFUSED, _merged, covers, united
 
 from .conftest import STREAM, message
 
@@ -93,6 +106,103 @@ async def test_a_change_that_would_lose_messages_is_refused(
         await bus.ensure_stream(Streams.CREDIT)
     assert not caught.value.retryable
     assert (await bus.js.stream_info("CREDIT")).config.subjects == ["evt.credit.*"]
+
+
+@pytest.mark.parametrize(
+    ("made", "field", "advice"),
+    [
+        ({"discard": DiscardPolicy.NEW}, "discard", "--discard=old"),
+        ({"discard": DiscardPolicy.NEW}, "allow_msg_schedules", "has no schedules"),
+        ({"max_consumers": 1}, "max_consumers", "--max-consumers=-1"),
+        ({"deny_purge": True}, "allow_rollup_hdrs", "no roll-ups"),
+        ({"deny_delete": True}, "deny_delete", "never takes it back"),
+        ({"persist_mode": PersistMode.ASYNC}, "persist_mode", "before it stores"),
+        ({"persist_mode": PersistMode.ASYNC}, "allow_atomic", "takes no batches"),
+        ({"sources": [StreamSource(name="ELSEWHERE")]}, "sources", "nats stream edit CREDIT"),
+        ({"republish": RePublish(src=">", dest="told.>")}, "republish", "listen there"),
+        (
+            {"subject_transform": SubjectTransform(src="evt.credit.a", dest="evt.credit.b")},
+            "subject_transform",
+            "the subject that is stored",
+        ),
+        (
+            {"consumer_limits": StreamConsumerLimits(max_ack_pending=5)},
+            "consumer_limits",
+            "consumers that ask for more",
+        ),
+        (
+            {"subject_delete_marker_ttl": 60, "allow_msg_ttl": True, "allow_rollup_hdrs": True},
+            "subject_delete_marker_ttl",
+            "without a body",
+        ),
+    ],
+)
+async def test_what_others_may_have_meant_is_left_and_told(
+    bus: Bus, caplog: pytest.LogCaptureFixture, made: dict[str, object], field: str, advice: str
+) -> None:
+    await bus.js.add_stream(StreamConfig(name="CREDIT", subjects=["evt.credit.>"]), **made)
+    with caplog.at_level(logging.WARNING):
+        await bus.ensure_stream(Streams.CREDIT)
+    config = (await bus.js.stream_info("CREDIT")).config
+    assert set(config.subjects or ()) >= {"cmd.credit.>", "evt.credit.>"}
+    assert all(getattr(config, name) == value for name, value in made.items())
+    (record,) = [r for r in caplog.records if "is left so" in r.message]
+    told = vars(record)["left"][field]
+    assert told.startswith(f"{field} is ")
+    assert "wanted" in told
+    assert advice in told
+    assert told in record.message
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "field"),
+    [
+        ({"no_ack": True}, {}, "no_ack"),
+        ({}, {"discard": DiscardPolicy.NEW}, "discard"),
+        ({}, {"compression": StoreCompression.S2}, "compression"),
+        ({}, {"allow_direct": True}, "allow_direct"),
+        ({}, {"metadata": {"owner": "credit"}}, "metadata"),
+        ({}, {"description": "credits"}, "description"),
+    ],
+)
+async def test_what_harms_nobody_is_taken_over(
+    bus: Bus, made: dict[str, object], asked: dict[str, object], field: str
+) -> None:
+    await bus.js.add_stream(StreamConfig(name="CREDIT", subjects=["evt.credit.>"]), **made)
+    await bus.ensure_stream_config(StreamConfig(name="CREDIT", subjects=["evt.credit.>"], **asked))  # type: ignore[arg-type]
+    is_, wanted = getattr((await bus.js.stream_info("CREDIT")).config, field), asked.get(field)
+    assert is_.items() >= wanted.items() if isinstance(wanted, dict) else is_ == (wanted or False)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"allow_msg_counter": True, "allow_direct": True}, "a stream of counters takes nothing"),
+        (
+            {"subjects": None, "mirror": StreamSource(name="ELSEWHERE")},
+            "a mirror takes no messages",
+        ),
+        ({"sealed": True}, "a sealed stream takes no messages for ever"),
+    ],
+)
+async def test_a_stream_that_takes_no_messages_is_refused(
+    bus: Bus, made: dict[str, object], told: str
+) -> None:
+    sealed = made.get("sealed")
+    config = StreamConfig(name="CREDIT", subjects=["evt.credit.*"])
+    created = await bus.js.add_stream(config, **({} if sealed else made))
+    if sealed:
+        await bus.js.update_stream(replace(created.config, sealed=True))
+    with pytest.raises(MessageBusError, match=told) as caught:
+        await bus.ensure_stream(Streams.CREDIT)
+    assert not caught.value.retryable
+
+
+def test_every_field_of_a_stream_has_its_place() -> None:
+    is_ = StreamConfig(name="T", subjects=["t.>"])
+    decided = {*_LEFT, *_REFUSED, *inspect.getsource(_merged).split("=")}
+    named = {word.split()[-1].strip("(,") for word in decided if word.split()}
+    assert {field.name for field in fields(is_)} - named == {"name"}
 
 
 async def test_a_subject_of_another_stream_is_refused(bus: Bus) -> None:

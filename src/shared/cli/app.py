@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.cli import dead_letters, outbox
+from shared.cli.doctor import doctor
 from shared.cli.target import discover_services, load_service
 
 __all__ = ["app", "main"]
@@ -63,6 +64,9 @@ def up(
     if not chosen:
         raise typer.BadParameter("no services/*/service.py here: name one, like glam up hello.py")
     raise typer.Exit(asyncio.run(bring_up(chosen, data=data, reload=reload)))
+
+
+app.command()(doctor)
 
 
 @app.command()

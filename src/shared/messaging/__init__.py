@@ -17,6 +17,14 @@ from shared.messaging.delivery import Delivery
 from shared.messaging.dependencies import DepKeys, ServiceDependencies
 from shared.messaging.domain import DomainEventPublisher, DomainEventSubscriber
 from shared.messaging.engine import Subscriber
+from shared.messaging.inspection import (
+    ConsumerFacts,
+    Inspection,
+    MonitoringFacts,
+    ReplicaFacts,
+    ServerFacts,
+    StreamFacts,
+)
 from shared.messaging.jetstream_wrapper import JetStreamWrapper
 from shared.messaging.outgoing import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publisher import JetStreamEventPublisher
@@ -33,6 +41,7 @@ __all__ = [
     "Bus",
     "Change",
     "Circuit",
+    "ConsumerFacts",
     "DeadLetter",
     "DeadLetterEdit",
     "DeadLetterFilter",
@@ -45,17 +54,22 @@ __all__ = [
     "DepKeys",
     "DomainEventPublisher",
     "DomainEventSubscriber",
+    "Inspection",
     "JetStreamEventPublisher",
     "JetStreamEventSubscriber",
     "JetStreamWrapper",
+    "MonitoringFacts",
     "OutgoingMessage",
     "PubAck",
     "Publisher",
+    "ReplicaFacts",
     "RetryPolicy",
+    "ServerFacts",
     "ServiceDependencies",
     "State",
     "StoredMessage",
     "StoredStream",
+    "StreamFacts",
     "StreamStore",
     "Subscriber",
     "SubscriberStatus",

@@ -76,7 +76,7 @@ async def ensure_consumer(bus: Bus, subscription: Subscription) -> None:
         MessageBusError: The stream is not there, or JetStream did not answer.
     """
     stream, durable = subscription.stream or "", subscription.durable
-    asked = _asked(bus, subscription)
+    asked = wanted_of_consumer(bus, subscription)
     there = await _call(bus, "INFO", subscription, b"")
     refusal = there.get("error", {})
     if refusal.get("err_code") == _STREAM_NOT_FOUND:
@@ -115,7 +115,7 @@ async def unpin(bus: Bus, subscription: Subscription) -> None:
     await _call(bus, "UNPIN", subscription, to_json({"group": GROUP}))
 
 
-def _asked(bus: Bus, subscription: Subscription) -> Config:
+def wanted_of_consumer(bus: Bus, subscription: Subscription) -> Config:
     """Return what a subscription wants of its consumer, in the server's terms; None is: not set."""
     asked: Config = {
         "filter_subject": subscription.subject,

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
+from shared.messaging._difference import covers
 from shared.messaging._gate import translated
-from shared.messaging._streams import covers
 from shared.messaging._wire import MESSAGE_ID
 from shared.messaging.dead_letters import REPLAY_FOR
 from shared.messaging.outgoing import OutgoingMessage

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.errors import ValidationError
-from shared.messaging._streams import covers
+from shared.messaging._difference import covers
 
 if TYPE_CHECKING:
     from shared.messaging.dead_letter import DeadLetterHead

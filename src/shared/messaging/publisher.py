@@ -19,8 +19,8 @@ from shared.events import (
     Streams,
     stream_definition,
 )
+from shared.messaging._difference import covers
 from shared.messaging._gate import translated
-from shared.messaging._streams import covers
 from shared.messaging.bus import Bus
 from shared.messaging.outgoing import OutgoingMessage
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shared.context import bind
 from shared.events import Envelope, EnvelopeError, context_from_message
-from shared.messaging._streams import covers
+from shared.messaging._difference import covers
 from shared.messaging.bus import Bus
 from shared.messaging.engine import Subscriber
 from shared.messaging.retry import RetryPolicy
