@@ -3,6 +3,11 @@
 from alembic import context
 
 attributes = context.config.attributes
+place = (
+    {"dialect_name": "postgresql", "dialect_opts": {"paramstyle": "named"}}
+    if context.is_offline_mode()
+    else {}
+)
 
 context.configure(
     connection=attributes["connection"],
@@ -12,6 +17,8 @@ context.configure(
     compare_server_default=False,
     # A migration that fails leaves those before it done; and it may use autocommit_block().
     transaction_per_migration=True,
+    literal_binds=context.is_offline_mode(),
+    **place,
 )
 with context.begin_transaction():
     context.run_migrations()
