@@ -445,7 +445,7 @@ class Migrations:
         metadata: MetaData | None = None,
         tables: Collection[str] | None = None,
     ) -> Config:
-        config = Config()
+        config = Config(stdout=io.StringIO())  # Alembic would tell what it generates
         config.set_main_option("script_location", _escaped(_ENVIRONMENT))
         config.set_main_option("path_separator", "newline")
         config.set_main_option("version_locations", _escaped(self.folder))

@@ -41,7 +41,7 @@ class _Call(ops.MigrateOperation):
         return "call", self.line
 
 
-@renderers.dispatch_for(_Call)  # type: ignore[untyped-decorator]
+@renderers.dispatch_for(_Call)
 def _render(context: AutogenContext, call: _Call) -> str:
     context.imports.update(call.imported)
     return call.line

@@ -72,26 +72,11 @@ async def squash_revisions(migrations: Migrations, *, pg_dump: Path | str = "pg_
 
 
 async def _dump(settings: DatabaseSettings, pg_dump: Path | str, schema: str) -> list[str]:
-    place = [
-        "-h",
-        settings.host,
-        "-p",
-        str(settings.port),
-        "-U",
-        settings.user,
-        "-d",
-        settings.name,
-    ]
     process = await asyncio.create_subprocess_exec(
         str(pg_dump),
-        *(
-            *place,
-            f"--dbname={settings.name}",
-            f"--schema={schema}",
-            "--no-owner",
-            "--no-privileges",
-            "--column-inserts",
-        ),
+        *(f"--host={settings.host}", f"--port={settings.port}", f"--username={settings.user}"),
+        *(f"--dbname={settings.name}", f"--schema={schema}", "--column-inserts"),
+        *("--no-owner", "--no-privileges"),
         f"--exclude-table={schema}.alembic_version",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -3,22 +3,19 @@
 from alembic import context
 
 attributes = context.config.attributes
-place = (
-    {"dialect_name": "postgresql", "dialect_opts": {"paramstyle": "named"}}
-    if context.is_offline_mode()
-    else {}
-)
+offline = context.is_offline_mode()
 
 context.configure(
     connection=attributes["connection"],
+    dialect_name="postgresql" if offline else None,
+    dialect_opts={"paramstyle": "named"} if offline else None,  # others write % as %%
+    literal_binds=offline,
     target_metadata=attributes.get("target_metadata"),
     version_table_schema=attributes["schema"],
     include_object=attributes.get("include_object"),
     compare_server_default=False,
     # A migration that fails leaves those before it done; and it may use autocommit_block().
     transaction_per_migration=True,
-    literal_binds=context.is_offline_mode(),
-    **place,
 )
 with context.begin_transaction():
     context.run_migrations()
