@@ -33,6 +33,8 @@ def project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_settings: DatabaseSettings
 ) -> Path:
     (tmp_path / "club.py").write_text(SERVICE)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "shared.yml").write_text("{}")
     (tmp_path / "revisions").mkdir()
     (tmp_path / "revisions" / "__init__.py").write_text("")
     monkeypatch.chdir(tmp_path)

@@ -180,24 +180,25 @@ def backfill(
         op,
         f"""\
 DO $backfill$
+#variable_conflict use_column
 DECLARE
-  place CONSTANT regclass := {_string(quote(table))};
-  page bigint; pages bigint; changed bigint; total bigint;
+  glam_page bigint; glam_pages bigint; glam_changed bigint; glam_total bigint;
 BEGIN
   LOOP
-    total := 0;
-    page := 0;
-    pages := pg_relation_size(place) / current_setting('block_size')::bigint;
-    WHILE page <= pages LOOP
+    glam_total := 0;
+    glam_page := 0;
+    glam_pages := pg_relation_size({_string(quote(table))}) / current_setting('block_size')::bigint;
+    WHILE glam_page <= glam_pages LOOP
       {update}
-      WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + {pages} || ',0)')::tid
+      WHERE ctid >= ('(' || glam_page || ',0)')::tid
+      AND ctid < ('(' || glam_page + {pages} || ',0)')::tid
       AND ({where});
-      GET DIAGNOSTICS changed = ROW_COUNT;
-      total := total + changed;
-      page := page + {pages};
+      GET DIAGNOSTICS glam_changed = ROW_COUNT;
+      glam_total := glam_total + glam_changed;
+      glam_page := glam_page + {pages};
       COMMIT;
     END LOOP;
-    EXIT WHEN total = 0;
+    EXIT WHEN glam_total = 0;
   END LOOP;
 END $backfill$""",
     )
