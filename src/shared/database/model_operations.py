@@ -10,6 +10,7 @@ from alembic.operations import ops
 from sqlalchemy import text
 
 from shared.database.base import Base, MerchantMixin
+from shared.database.history import HistoryMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -82,9 +83,9 @@ def write_operations(
                 if isinstance(operation, ops.CreateTableOp)
             ]
             calls = [
-                _Call(f"operations.{name}(op, {table!r})", [_IMPORT])
+                _Call(f"operations.{name}(op, {arguments})", [_IMPORT])
                 for table in created
-                for name in _needed(metadata, table)
+                for name, arguments in _needed(metadata, table).items()
             ]
             script.upgrade_ops.ops.extend(calls)
             if script.head == "base" or _context.get_current_heads() == ():
@@ -100,24 +101,29 @@ _IMPORT = "from shared.database import operations"
 _NEEDS = {
     "create_updated_at_trigger": "the trigger of updated_at",
     "isolate_merchants": "its policy",
+    "create_history": "its history",
 }
 
 
-def _needed(metadata: MetaData, name: str) -> list[str]:
+def _needed(metadata: MetaData, name: str) -> dict[str, str]:
+    """Return the operations that a table needs, and their arguments as a revision writes them."""
     table = metadata.tables.get(name)
     if table is None:
-        return []
-    needed = []
+        return {}
+    needed = {}
     if any(column.info.get("touched") for column in table.columns):
-        needed.append("create_updated_at_trigger")
-    if _of_merchants(table) and table.info.get("isolated", True):
-        needed.append("isolate_merchants")
+        needed["create_updated_at_trigger"] = repr(name)
+    if _has(table, MerchantMixin) and table.info.get("isolated", True):
+        needed["isolate_merchants"] = repr(name)
+    if _has(table, HistoryMixin):
+        key = [column.name for column in table.primary_key]
+        needed["create_history"] = f"{name!r}, key={key!r}"
     return needed
 
 
-def _of_merchants(table: Table) -> bool:
+def _has(table: Table, mixin: type) -> bool:
     return any(
-        mapper.local_table is table and issubclass(mapper.class_, MerchantMixin)
+        mapper.local_table is table and issubclass(mapper.class_, mixin)
         for mapper in Base.registry.mappers
     )
 
@@ -127,6 +133,7 @@ _TRIGGERS = text(
     "WHERE c.relnamespace = to_regnamespace(:schema) AND t.tgname = 'touch_updated_at' "
     "AND t.tgenabled <> 'D'"
 )
+_HISTORIES = text(str(_TRIGGERS).replace("touch_updated_at", "keep_history"))
 _POLICIES = text(
     "SELECT c.relname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid "
     "WHERE c.relnamespace = to_regnamespace(:schema) AND c.relrowsecurity "
@@ -142,10 +149,11 @@ def missing_operations(
     here: dict[str, Sequence[str]] = {
         "create_updated_at_trigger": connection.scalars(_TRIGGERS, quoted).all(),
         "isolate_merchants": connection.scalars(_POLICIES, quoted).all(),
+        "create_history": connection.scalars(_HISTORIES, quoted).all(),
     }
     return [
-        f"table {table} lacks {_NEEDS[name]}: operations.{name}(op, {table!r})"
+        f"table {table} lacks {_NEEDS[name]}: operations.{name}(op, {arguments})"
         for table in sorted(tables)
-        for name in _needed(metadata, table)
+        for name, arguments in _needed(metadata, table).items()
         if table not in here[name]
     ]

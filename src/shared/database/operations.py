@@ -18,8 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shared.database.base import create_updated_at_trigger
+from shared.database.history import create_history, drop_history
 from shared.database.sql_statement import split_statements
-from shared.database.tenancy import isolate_merchants
+from shared.database.tenancy import expose_merchants, isolate_merchants, without_isolation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,14 +32,17 @@ __all__ = [
     "add_foreign_key",
     "add_unique",
     "backfill",
+    "create_history",
     "create_index",
     "create_updated_at_trigger",
+    "drop_history",
     "drop_index",
     "drop_updated_at_trigger",
     "expose_merchants",
     "isolate_merchants",
     "run_sql",
     "set_not_null",
+    "without_isolation",
 ]
 
 
@@ -213,14 +217,6 @@ def run_sql(op: Operations | Any, sql: str) -> None:
 def drop_updated_at_trigger(op: Operations | Any, table: str) -> None:
     """Undo `create_updated_at_trigger`. The function stays: other tables use it."""
     op.execute(f"DROP TRIGGER IF EXISTS touch_updated_at ON {_quote(op)(table)}")
-
-
-def expose_merchants(op: Operations | Any, table: str) -> None:
-    """Undo `isolate_merchants`, for the way back of a revision."""
-    name = _quote(op)(table)
-    op.execute(f"DROP POLICY IF EXISTS merchant ON {name}")
-    op.execute(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
-    op.execute(f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY")
 
 
 def _constrain(op: Operations | Any, table: str, name: str, rule: str) -> None:
