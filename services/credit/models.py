@@ -54,7 +54,12 @@ class LedgerEntry(Base):
     __tablename__ = "ledger_entries"
     __table_args__ = (
         # Once each, whatever is delivered twice: a credit by its reference, a debit by its line.
-        UniqueConstraint("merchant_id", "kind", "reference"),
+        UniqueConstraint(
+            "merchant_id",
+            "kind",
+            "reference",
+            name="ledger_entries_merchant_id_kind_reference_key",
+        ),
         CheckConstraint("(kind = 'debit') = (amount < 0)", name="sign"),
     )
 
@@ -84,7 +89,12 @@ class OrderLine(Base):
 
     __tablename__ = "order_lines"
     __table_args__ = (
-        UniqueConstraint("merchant_id", "order_id", "line_id"),
+        UniqueConstraint(
+            "merchant_id",
+            "order_id",
+            "line_id",
+            name="order_lines_merchant_id_order_id_line_id_key",
+        ),
         Index("ix_order_lines_unpaid", "merchant_id", "id", postgresql_where=text("NOT paid")),
     )
 

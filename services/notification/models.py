@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, String, Text, func
+from sqlalchemy import DateTime, Index, String, Text, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.database import Base
@@ -29,10 +29,13 @@ class Notification(Base):
     """One mail that was asked for: one row for each command."""
 
     __tablename__ = "notifications"
-    __table_args__ = (Index("ix_notifications_merchant_id", "merchant_id", "requested_at"),)
+    __table_args__ = (
+        UniqueConstraint("message_id", name="notifications_message_id_key"),
+        Index("ix_notifications_merchant_id", "merchant_id", "requested_at"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    message_id: Mapped[str] = mapped_column(Text, unique=True, doc="of the command")
+    message_id: Mapped[str] = mapped_column(Text, doc="of the command")
     merchant_id: Mapped[UUID]
     notification_type: Mapped[str] = mapped_column(String(64))
     recipient: Mapped[str] = mapped_column(String(320))

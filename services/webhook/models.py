@@ -35,7 +35,11 @@ class WebhookDelivery(Base):
     """One webhook as it came in, byte for byte, so that it can be looked at and replayed."""
 
     __tablename__ = "webhook_deliveries"
-    __table_args__ = (UniqueConstraint("shop_domain", "webhook_id"),)
+    __table_args__ = (
+        UniqueConstraint(
+            "shop_domain", "webhook_id", name="webhook_deliveries_shop_domain_webhook_id_key"
+        ),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     shop_domain: Mapped[str] = mapped_column(String(255))

@@ -6,7 +6,15 @@ import pytest
 from sqlalchemy import text
 
 from shared.config import DatabaseSettings
-from shared.database import Base, Database, MigrationManager, Migrations, migrate
+from shared.database import (
+    Base,
+    Database,
+    MigrationError,
+    MigrationManager,
+    Migrations,
+    migrate,
+)
+from shared.database.sql_statement import split_statements
 from shared.errors import DatabaseError
 from tests.database.models import TestBase
 
@@ -183,3 +191,132 @@ async def test_the_old_manager_knows_the_real_revision(
 
 def test_tests_leave_the_services_metadata_alone() -> None:
     assert "articles" not in Base.metadata.tables
+
+
+async def test_a_replica_killed_half_way_leaves_the_work_to_another(
+    database_settings: DatabaseSettings, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "0002.py").write_text(
+        SECOND.replace(
+            "def upgrade():",
+            f"""def upgrade():
+    import os, pathlib, signal
+    op.execute("INSERT INTO counted VALUES (99)")
+    if not pathlib.Path({str(tmp_path / "killed")!r}).exists():
+        pathlib.Path({str(tmp_path / "killed")!r}).touch()
+        os.kill(os.getpid(), signal.SIGKILL)""",
+        )
+    )
+    replica = REPLICA.format(settings=database_settings.model_dump_json(), folder=str(folder))
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", replica, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    outputs = await asyncio.gather(*(process.communicate() for process in processes))
+    assert sorted(output.decode().strip() for output, _ in outputs) == ["", *["0002"] * 3]
+    assert sorted(process.returncode or 0 for process in processes) == [-9, 0, 0, 0]
+    async with Database(database_settings, schema="credit") as database:
+        assert await rows(database) == [1, 2, 99]
+
+
+REPLICA = """
+import asyncio
+from pathlib import Path
+from shared.config import DatabaseSettings
+from shared.database import Database, migrate
+
+async def main():
+    settings = DatabaseSettings.model_validate_json({settings!r})
+    async with Database(settings, schema="credit") as database:
+        print(await migrate(database, migrations=Path({folder!r})))
+
+asyncio.run(main())
+"""
+
+
+async def test_old_code_starts_beside_a_schema_that_newer_code_migrated(
+    database_settings: DatabaseSettings, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Database(database_settings, schema="credit") as database:
+        await migrate(database, migrations=folder)
+        (folder / "0002.py").unlink()
+        assert await migrate(database, migrations=folder) == "0002"
+        assert "the schema is ahead of this code" in caplog.text
+        migrations = Migrations(database, folder)
+        with pytest.raises(MigrationError, match="newer code migrated it"):
+            await migrations.pending()
+        with pytest.raises(MigrationError, match="go back with the code that made it"):
+            await migrations.downgrade("base")
+
+
+async def test_a_schema_behind_a_baseline_is_refused(
+    database_settings: DatabaseSettings, folder: Path
+) -> None:
+    async with Database(database_settings, schema="credit") as database:
+        await Migrations(database, folder).upgrade("0001")
+        (folder / "0001.py").unlink()
+        baseline = SECOND.replace('down_revision = "0001"', "down_revision = None")
+        (folder / "0002.py").write_text(baseline + 'replaces = ("0001",)\n')
+        with pytest.raises(MigrationError, match="with the release before the squash"):
+            await migrate(database, migrations=folder)
+
+
+async def test_mistakes_in_revisions_are_told_in_a_sentence(
+    database_settings: DatabaseSettings, folder: Path
+) -> None:
+    async with Database(database_settings, schema="credit") as database:
+        migrations = Migrations(database, folder)
+        with pytest.raises(MigrationError, match="no revision 0007; there are 0001, 0002"):
+            await migrations.upgrade("0007")
+        await migrations.upgrade("0001")
+        with pytest.raises(MigrationError, match="1 revisions to go back from 0001, not 3"):
+            await migrations.losses("-3")
+        assert [loss.split(":")[0] for loss in await migrations.losses("-1")] == ["0001"]
+        third = folder / "0003.py"
+        third.write_text(SECOND.replace('revision = "0002"', 'revision = "0003"'))
+        with pytest.raises(MigrationError, match='0003 follow: down_revision = "0002"'):
+            await migrations.upgrade()
+        third.write_text(SECOND)
+        with pytest.raises(MigrationError, match=r"0002.py and 0003.py .* both revision 0002"):
+            migrations.heads()
+        third.write_text("def upgrade(:\n")
+        with pytest.raises(MigrationError, match=r"0003.py:1: does not compile"):
+            migrations.heads()
+
+
+async def test_the_sql_of_an_upgrade_run_by_hand_does_the_same(
+    database_settings: DatabaseSettings, folder: Path
+) -> None:
+    async with Database(database_settings, schema='cre"dit') as database:
+        migrations = Migrations(database, folder)
+        written = await migrations.sql()
+        connection = await database.connect()
+        try:
+            for statement in split_statements(written):
+                await connection.execute(statement.text)
+        finally:
+            await connection.close()
+        assert await migrations.current() == "0002"
+        assert await rows(database) == [1, 2]
+
+
+async def test_trigger_and_policy_that_a_model_needs_are_missed(
+    database_settings: DatabaseSettings, tmp_path: Path
+) -> None:
+    async with Database(database_settings, schema="shop") as database:
+        migrations = Migrations(database, tmp_path)
+        written = await migrations.create("first tables", TestBase.metadata)
+        assert written.name == "rev_0001_first_tables.py"
+        assert "operations.create_updated_at_trigger(op, 'articles')" in written.read_text()
+        await migrations.upgrade()
+        assert [finding.rule for finding in await migrations.lint()] == []
+        async with database.transaction() as session:
+            await session.execute(text("DROP TRIGGER touch_updated_at ON articles"))
+            await session.execute(text("ALTER TABLE parcels NO FORCE ROW LEVEL SECURITY"))
+        missed = "\n".join(await migrations.drift(TestBase.metadata))
+        assert "articles lacks the trigger of updated_at" in missed
+        assert "parcels lacks its policy" in missed
+        second = await migrations.create("empty")
+        assert second.name == "rev_0002_empty.py"

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.cli import dead_letters, outbox
+from shared.cli import dead_letters, migrate, outbox
 from shared.cli.doctor import doctor
 from shared.cli.target import discover_services, load_service
 
@@ -29,8 +29,7 @@ app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-migrate_app = typer.Typer(help="Migrate a service's schema.", no_args_is_help=True)
-app.add_typer(migrate_app, name="migrate")
+app.add_typer(migrate.app, name="migrate")
 
 Target = Annotated[
     str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
@@ -130,22 +129,6 @@ def config_show(
     for setting in explain(service.settings_type, service.name):
         table.add_row(setting.key, setting.value, *([setting.origin] if origin else []))
     Console().print(table)
-
-
-@migrate_app.command("up")
-def migrate_up(target: Target) -> None:
-    """Bring a service's schema to its newest revision, under a lock."""
-    from shared.database import Database, migrate  # noqa: PLC0415
-
-    service = load_service(target)
-    settings = service.load_settings()
-    schema = settings.database.schema_name or service.schema
-
-    async def upgrade() -> str:
-        async with Database(settings.database, schema=schema) as database:
-            return await migrate(database, migrations=service.migrations)
-
-    typer.echo(f"{schema}: {asyncio.run(upgrade())}")
 
 
 def main() -> None:

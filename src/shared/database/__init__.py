@@ -18,6 +18,7 @@ from shared.database.history import Change, HistoryMixin, create_history, drop_h
 from shared.database.keys import UUIDv7Mixin, uuid7_key
 from shared.database.locks import RowLock
 from shared.database.migrations import (
+    MigrationError,
     MigrationManager,
     Migrations,
     create_alembic_env_template,
@@ -65,6 +66,7 @@ __all__ = [
     "JsonModel",
     "KeysetPage",
     "MerchantMixin",
+    "MigrationError",
     "MigrationManager",
     "Migrations",
     "Money",

@@ -228,6 +228,11 @@ def _package() -> Path:
     return Path(spec.origin).parent
 
 
+def postgres_program(name: str) -> Path:
+    """Return where a program that comes with the server is: ``pg_dump``, ``psql``."""
+    return _binaries() / name
+
+
 def _binaries() -> Path:
     package = _package()
     user = _unprivileged_user()

@@ -3,9 +3,13 @@
 from alembic import context
 
 attributes = context.config.attributes
+offline = context.is_offline_mode()
 
 context.configure(
     connection=attributes["connection"],
+    dialect_name="postgresql" if offline else None,
+    dialect_opts={"paramstyle": "named"} if offline else None,  # others write % as %%
+    literal_binds=offline,
     target_metadata=attributes.get("target_metadata"),
     version_table_schema=attributes["schema"],
     include_object=attributes.get("include_object"),
