@@ -6,7 +6,8 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, text
 
 from shared.context import Context, bind
-from shared.database import Database, Repository, create_history, drop_history
+from shared.database import Database, Repository, bind_session, create_history, drop_history
+from shared.errors import ConflictError
 from tests.database.models import Account, Stock
 from tests.database.orders import OTHER, SHOP
 
@@ -62,6 +63,22 @@ async def test_every_change_is_kept_with_who_and_in_which_trace(database: Databa
     }
     assert len(await accounts.history_of(1, limit=2)) == 2
     assert await accounts.history_of(2) == []
+
+
+async def test_the_author_is_told_again_after_a_savepoint_is_undone(database: Database) -> None:
+    accounts = Repository(Account, database.session_factory)
+    with bind(Context.start(user_id="ada")):
+        async with database.transaction() as session:
+            with bind_session(session):
+                with pytest.raises(ConflictError):
+                    await accounts.insert_many([account(), account()])
+                await accounts.save(account())
+                await accounts.copy([account(id=2)])
+                await accounts.update_each([{"id": 2, "credits": 1}])
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE accounts SET credits = 3"))
+    kept = await accounts.history_of(1) + await accounts.history_of(2)
+    assert [change.changed_by for change in kept] == [None, "ada", None, "ada", "ada"]
 
 
 async def test_a_merchant_sees_the_history_of_its_own_rows(database: Database) -> None:

@@ -6,6 +6,7 @@ catches the error of one can go on, and never commits a part of it.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -30,10 +31,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from shared.database.base import Base, SoftDeleteMixin, VersionedMixin
 from shared.database.filters import attribute_of
+from shared.database.history import HistoryMixin, tell_author
 from shared.errors import ConflictError, NotFoundError, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -52,6 +54,14 @@ _COPIED_AT_ONCE = 20_000
 _PARAMETERS = 30_000  # of one statement; the protocol counts them in 16 bits
 
 
+@asynccontextmanager
+async def _savepoint(scope: Scope[Any], session: AsyncSession) -> AsyncIterator[None]:
+    async with session.begin_nested():
+        if issubclass(scope.model, HistoryMixin):
+            await (await session.connection()).run_sync(tell_author)
+        yield
+
+
 # -- adding ----------------------------------------------------------------------------------
 
 
@@ -60,7 +70,7 @@ async def insert_rows(scope: Scope[T], session: AsyncSession, rows: Iterable[Row
     given = [_values_of(scope, row) for row in rows]
     _begin_versions(scope.model, given)
     inserted: list[T | None] = [None] * len(given)
-    async with session.begin_nested():
+    async with _savepoint(scope, session):
         for places in _alike(given).values():
             found = await session.scalars(
                 insert(scope.model).returning(scope.model, sort_by_parameter_order=True),
@@ -75,7 +85,7 @@ async def copy_rows(scope: Scope[T], session: AsyncSession, rows: Iterable[Row])
     """Insert by COPY, in chunks; return how many."""
     count = 0
     remaining = iter(rows)
-    async with session.begin_nested():  # it begins the driver's transaction too, which COPY joins
+    async with _savepoint(scope, session):  # begins the driver's transaction too, which COPY joins
         connection = await session.connection()
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
@@ -125,7 +135,7 @@ async def upsert_rows(
     alike = _alike(given, by="version" if issubclass(model, VersionedMixin) else None)
     _begin_versions(model, given)
     found: dict[tuple[Any, ...], T] = {}
-    async with session.begin_nested():
+    async with _savepoint(scope, session):
         for (names, version), places in alike.items():
             statement = insert(model)
             changes, allowed = _on_conflict(scope, statement.excluded, names, keys, change, version)
@@ -239,7 +249,7 @@ async def update_rows(
         .returning(model)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    async with session.begin_nested():
+    async with _savepoint(scope, session):
         return list(await session.scalars(statement))
 
 
@@ -249,7 +259,7 @@ async def update_each(scope: Scope[T], session: AsyncSession, rows: Iterable[Row
     given = [_values_of(scope, row, identified=True) for row in rows]
     order = _by_key(given, keys)
     found: dict[tuple[Any, ...], T] = {}
-    async with session.begin_nested():
+    async with _savepoint(scope, session):
         for (names, _), places in _alike(given).items():
             for chunk in _chunks(places, len(names)):
                 statement = _update_from(scope, names, keys, [given[place] for place in chunk])
@@ -338,7 +348,7 @@ async def delete_rows(
     else:
         statement = delete(model)
     statement = statement.where(*conditions).options(*options)
-    async with session.begin_nested():
+    async with _savepoint(scope, session):
         result = await session.execute(
             statement, execution_options={"synchronize_session": "fetch"}
         )

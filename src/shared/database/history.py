@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, Table, event, text
-from sqlalchemy.orm import Session
 
 from shared.context import current
 from shared.errors.details import json_safe
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Mapper, SessionTransaction
+    from sqlalchemy.orm import Mapper
 
     from shared.database.scope import Scope
 
-__all__ = ["Change", "HistoryMixin", "create_history", "drop_history"]
+__all__ = ["Change", "HistoryMixin", "create_history", "drop_history", "tell_author"]
 
 # A row that an UPDATE leaves as it was did not change.
 _FUNCTION = """\
@@ -72,6 +71,9 @@ _TELL = text(
 )
 
 
+_TOLD = "glam.author"  # in `Connection.info`
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One change of one row."""
@@ -91,18 +93,18 @@ class HistoryMixin:
     """Every change of a row is kept, by whomever: ``<table>_history``, filled by a trigger.
 
     It holds each insert, update and delete with the row before and after, when, by which user and
-    in which trace: those of the context bound when the transaction began. SQL written by hand is
-    kept too; TRUNCATE is not. ``create_all`` makes the table and the trigger; a migration calls
+    in which trace: those of the context bound at a transaction's first change of such a model, by
+    the session or by a `Repository`. What is only written by hand, as SQL, is kept without them;
+    TRUNCATE is not kept. ``create_all`` makes the table and the trigger; a migration calls
     `create_history`. `Repository.history_of` reads it.
-
-    As soon as a model has it, each transaction that begins in a context tells PostgreSQL the user
-    and the trace, which is one short statement more.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if not event.contains(Session, "after_begin", _tell):
-            event.listen(Session, "after_begin", _tell)
+
+@event.listens_for(HistoryMixin, "before_insert", propagate=True)
+@event.listens_for(HistoryMixin, "before_update", propagate=True)
+@event.listens_for(HistoryMixin, "before_delete", propagate=True)
+def _before_change(_mapper: Mapper[Any], connection: Connection, _row: object) -> None:
+    tell_author(connection)
 
 
 @event.listens_for(HistoryMixin, "instrument_class", propagate=True)
@@ -177,11 +179,19 @@ async def changes_of(
     return [Change(*row) for row in rows]
 
 
-def _tell(_session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+def tell_author(connection: Connection) -> None:
+    """Tell PostgreSQL who changes rows in this transaction, once.
+
+    In a savepoint it is told anew, since what is told there ends with a rollback to it.
+    """
     context = current()
-    if context is not None and connection.dialect.name == "postgresql":
-        told = {"user_id": context.user_id or "", "trace_id": context.trace.trace_id}
-        connection.execute(_TELL, told)
+    if context is None or connection.dialect.name != "postgresql":
+        return
+    told = (connection.get_transaction(), connection.get_nested_transaction())
+    if connection.info.get(_TOLD) != told:
+        author = {"user_id": context.user_id or "", "trace_id": context.trace.trace_id}
+        connection.execute(_TELL, author)
+        connection.info[_TOLD] = told
 
 
 def _statements(
