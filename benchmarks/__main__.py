@@ -17,14 +17,17 @@ import typer
 from rich.console import Console
 
 from benchmarks.consume import consume
+from benchmarks.curves import curves
 from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
 from benchmarks.http import http
 from benchmarks.inbox import inbox
 from benchmarks.log import log
+from benchmarks.memory import memory
 from benchmarks.outbox import outbox
 from benchmarks.postgres import postgres
 from benchmarks.publish import publish, publish_sizes
+from benchmarks.start import start
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
 
@@ -52,6 +55,9 @@ class Part(StrEnum):
     OUTBOX = "outbox"
     INBOX = "inbox"
     POSTGRES = "postgres"
+    START = "start"
+    MEMORY = "memory"
+    CURVES = "curves"
 
 
 _MEASURES = {
@@ -64,6 +70,9 @@ _MEASURES = {
     Part.OUTBOX: outbox,
     Part.INBOX: inbox,
     Part.POSTGRES: postgres,
+    Part.START: start,
+    Part.MEMORY: memory,
+    Part.CURVES: curves,
 }
 
 

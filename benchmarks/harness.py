@@ -89,6 +89,30 @@ class Delays:
         return table
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much memory each contender holds; the first one is ours."""
+
+    title: str
+    megabytes: Mapping[str, Sequence[float]]
+
+    def table(self) -> Table:
+        """Draw a row for each contender: megabytes, and how our median compares."""
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        table.add_column("MB resident", width=40)
+        for heading in ("median", "min - max", "ours / peer"):
+            table.add_column(heading, justify="right", min_width=10)
+        ours = next(iter(self.megabytes.values()))
+        for name, sizes in self.megabytes.items():
+            table.add_row(
+                name,
+                f"{median(sizes):.1f}",
+                f"{min(sizes):.1f} - {max(sizes):.1f}",
+                "" if sizes is ours else f"{median(ours) / median(sizes):.2f}",
+            )
+        return table
+
+
 class Bench:
     """Runs contenders in turns, so that what disturbs the machine disturbs them alike.
 
@@ -103,7 +127,7 @@ class Bench:
     def __init__(self, *, repetitions: int, smoke: bool = False) -> None:
         self.repetitions = 1 if smoke else repetitions
         self.smoke = smoke
-        self.comparisons: list[Comparison | Delays] = []
+        self.comparisons: list[Comparison | Delays | Sizes] = []
 
     async def compare(
         self,
