@@ -228,7 +228,8 @@ def _schemas(
 ) -> tuple[dict[type[BaseModel], str], dict[str, Any]]:
     """Return the component of each payload, and all components, those of nested models too."""
     payloads: list[type[BaseModel]] = [row.contract.payload for row in rows]
-    models: list[type[BaseModel]] = list({Envelope: None, **dict.fromkeys(payloads)})
+    payloads.append(Envelope)
+    models = list(dict.fromkeys(payloads))
     references, document = models_json_schema(
         [(model, "validation") for model in models], ref_template=_SCHEMAS + "{model}"
     )
