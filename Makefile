@@ -46,12 +46,13 @@ fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=
 soak: install ## Break real services at random, and prove that nothing is lost (MINUTES=10 SEED=N)
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: install ## Check style, types and the direction of imports
+check: install ## Check style, types, the direction of imports and the lock of contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/glam contracts check
 
 format: install ## Put the code in its form
 	@$(BIN)/ruff check --fix

@@ -148,3 +148,27 @@ def test_the_table_says_who_speaks_and_who_hears() -> None:
     assert table.disputed == ()
     other = Service("other-service", publishes=[spent(version=2)])
     assert describe([credit, other]).disputed == ("evt.credit.spent",)
+
+
+def test_the_version_may_come_in_the_header_alone() -> None:
+    envelope = sent({"amount": 5, "currency": "USD"}, 2).to_dict()
+    del envelope["metadata"]
+    body = Envelope.from_dict(envelope).encode()
+    read = Envelope.from_message(body, {"glam-schema-version": "2"})
+    assert with_steps().read(read) == Spent(amount=5, currency="USD", reason="order")
+    envelope["metadata"] = {"version": "1"}
+    read = Envelope.from_message(
+        Envelope.from_dict(envelope).encode(), {"Glam-Schema-Version": "2"}
+    )
+    assert read.metadata["version"] == "1"
+
+
+def test_the_places_of_a_tuple_are_part_of_its_form() -> None:
+    class One(BaseModel):
+        both: tuple[int, str]
+
+    class Other(BaseModel):
+        both: tuple[str, int]
+
+    one, other = (Contract("evt.credit.spent", each) for each in (One, Other))
+    assert one.schema_hash != other.schema_hash

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.cli import dead_letters, migrate, outbox
+from shared.cli import contracts, dead_letters, migrate, outbox
 from shared.cli.doctor import doctor
 from shared.cli.target import discover_services, load_service
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.add_typer(contracts.app, name="contracts")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(outbox.app, name="outbox")
 config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
@@ -86,22 +87,6 @@ def trace(
         typer.echo(f"no span of trace {trace_id} in {len(files)} file(s) below {logs}", err=True)
         raise typer.Exit(1)
     Console().print(render_trace(spans))
-
-
-@app.command()
-def contracts() -> None:
-    """List every declared subject with its stream, payload and version."""
-    from shared.events import contracts as declared  # noqa: PLC0415
-
-    table = _table("subject", "stream", "payload", "version")
-    for contract in declared():
-        table.add_row(
-            contract.subject,
-            contract.stream.value,
-            contract.payload.__name__,
-            str(contract.version),
-        )
-    Console().print(table)
 
 
 @app.command()

@@ -65,7 +65,10 @@ def _load_module(name: str) -> ModuleType:
     path = Path(name)
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path.resolve()}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
+        return loaded  # twice, and its payloads would be other types the second time
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if spec is None or spec.loader is None:
         raise typer.BadParameter(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -31,14 +31,28 @@ from shared.events.streams import (
 from shared.events.wrapper import EventWrapper
 
 if TYPE_CHECKING:
+    from shared.events.asyncapi import asyncapi_document
     from shared.events.base_publisher import DomainEventPublisher
     from shared.events.base_subscriber import DomainEventSubscriber
+    from shared.events.contract_lock import (
+        Change,
+        ChangeKind,
+        ContractLock,
+        LockError,
+        compare_contracts,
+    )
     from shared.events.declared import contracts
+    from shared.events.reader import Impact, Reader, Verdict
+    from shared.events.schema_diff import Break, find_breaks
     from shared.events.table import ContractRow, ContractTable, describe
 
 __all__ = [
     "SERVICE_STREAM_MAP",
+    "Break",
+    "Change",
+    "ChangeKind",
     "Contract",
+    "ContractLock",
     "ContractRow",
     "ContractTable",
     "DomainEventPublisher",
@@ -49,12 +63,19 @@ __all__ = [
     "EventContextManager",
     "EventPayload",
     "EventWrapper",
+    "Impact",
+    "LockError",
+    "Reader",
     "StreamDefinition",
     "Streams",
     "UpcastError",
+    "Verdict",
+    "asyncapi_document",
+    "compare_contracts",
     "context_from_message",
     "contracts",
     "describe",
+    "find_breaks",
     "get_stream_for_service",
     "get_stream_from_subject",
     "get_stream_subjects",
@@ -63,12 +84,23 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Break": "shared.events.schema_diff",
+    "Change": "shared.events.contract_lock",
+    "ChangeKind": "shared.events.contract_lock",
+    "ContractLock": "shared.events.contract_lock",
     "ContractRow": "shared.events.table",
     "ContractTable": "shared.events.table",
     "DomainEventPublisher": "shared.events.base_publisher",
     "DomainEventSubscriber": "shared.events.base_subscriber",
+    "Impact": "shared.events.reader",
+    "LockError": "shared.events.contract_lock",
+    "Reader": "shared.events.reader",
+    "Verdict": "shared.events.reader",
+    "asyncapi_document": "shared.events.asyncapi",
+    "compare_contracts": "shared.events.contract_lock",
     "contracts": "shared.events.declared",
     "describe": "shared.events.table",
+    "find_breaks": "shared.events.schema_diff",
 }
 
 

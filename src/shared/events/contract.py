@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -24,6 +24,9 @@ Upcast = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 # What a schema tells people, and no validator obeys.
 _TOLD = frozenset({"title", "description", "examples", "$comment", "deprecated"})
+
+_NAMES = frozenset({"properties", "patternProperties", "$defs"})
+_VALUES = frozenset({"const", "default"})
 
 
 class UpcastError(ValidationError):
@@ -117,6 +120,14 @@ class Contract(Generic[P]):
                 details={"sent": sent, "known": self.version},
             ) from error
 
+    @property
+    def readable_versions(self) -> range:
+        """The versions that `read` finds a way from, the contract's own among them."""
+        first = self.version
+        while first - 1 in self._upcasts:
+            first -= 1
+        return range(first, self.version + 1)
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema (2020-12) of the payload as it is read."""
         return self.payload.model_json_schema(mode="validation")
@@ -128,8 +139,15 @@ class Contract(Generic[P]):
         The SHA-256 of the schema as canonical JSON, without titles, descriptions and examples. The
         order of fields does not matter, nor in which order a field's choices are listed.
         """
-        canonical = json.dumps(_form(self.schema()), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.form(), sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()
+
+    def form(self) -> dict[str, Any]:
+        """Return what of the schema a validator obeys, always in the same order.
+
+        Titles, descriptions and examples are left out; defaults are not.
+        """
+        return cast("dict[str, Any]", _form(self.schema()))
 
     def _upcasted(self, payload: Mapping[str, Any], sent: int) -> bytes:
         # A copy: whoever reads the envelope next finds it as it came.
@@ -152,16 +170,19 @@ def _number(version: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) else None  # noqa: PLR2004
 
 
-def _form(schema: object, *, names: bool = False) -> object:
+def _form(schema: object, *, names: bool = False, ordered: bool = False) -> object:
     """Return what of a schema a validator obeys; `names` are a mapping from fields, not words."""
     if isinstance(schema, dict):
         return {
-            key: _form(value, names=not names and key in {"properties", "$defs"})
-            for key, value in schema.items()
+            key: value
+            if not names and key in _VALUES
+            else _form(value, names=not names and key in _NAMES, ordered=key == "prefixItems")
+            for key, value in sorted(schema.items())
             if names or key not in _TOLD
         }
     if isinstance(schema, list):
-        return sorted(
-            (_form(item) for item in schema), key=lambda item: json.dumps(item, sort_keys=True)
-        )
+        parts = [_form(item) for item in schema]
+        if not ordered:
+            parts.sort(key=lambda part: json.dumps(part, sort_keys=True))
+        return parts
     return schema

@@ -200,6 +200,8 @@ class Envelope(BaseModel):
     def from_message(cls, body: bytes, headers: Mapping[str, str]) -> Self:
         """Read an envelope from a message: its own form, or a CloudEvent in either mode.
 
+        The version of its payload is in its metadata, else in the header for it.
+
         Raises:
             EnvelopeError: it is neither, or a required field is missing or invalid.
 
@@ -208,7 +210,12 @@ class Envelope(BaseModel):
             document = cloudevents.document_of(body, headers)
         except ValueError as error:
             raise EnvelopeError(f"the message is no good JSON or CloudEvent: {error}") from error
-        return cls.decode(body) if document is None else cls.from_dict(document)
+        envelope = cls.decode(body) if document is None else cls.from_dict(document)
+        if "version" not in envelope.metadata:
+            version = header.version_of(headers)
+            if version is not None:
+                envelope.metadata["version"] = version
+        return envelope
 
     def to_cloudevent(self) -> dict[str, Any]:
         """Return the envelope as a CloudEvent 1.0 in the JSON event format."""

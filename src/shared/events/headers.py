@@ -32,6 +32,14 @@ def trace_from_id(trace_id: str | None) -> TraceContext | None:
     return TraceContext(digits, new_span_id()) if _TRACE_ID.fullmatch(digits) else None
 
 
+def version_of(headers: Mapping[str, str]) -> str | None:
+    """Return the version of the payload's form that a message's headers name, in any case."""
+    if SCHEMA_VERSION in headers:
+        return headers[SCHEMA_VERSION]
+    wanted = SCHEMA_VERSION.lower()
+    return next((value for name, value in headers.items() if name.lower() == wanted), None)
+
+
 def context_from_message(
     envelope: Envelope, headers: Mapping[str, str] | None, service: str
 ) -> Context:

@@ -25,6 +25,9 @@ class Listener(Protocol):
     def contract(self) -> Contract[Any]:
         """What it handles."""
 
+    def durable(self, service: str) -> str:
+        """Return the name of its durable consumer."""
+
 
 class Speaker(Protocol):
     """What the table needs of a service; `shared.service.Service` has it."""

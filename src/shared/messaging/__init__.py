@@ -28,6 +28,7 @@ from shared.messaging.inspection import (
 from shared.messaging.jetstream_wrapper import JetStreamWrapper
 from shared.messaging.outgoing import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publisher import JetStreamEventPublisher
+from shared.messaging.readers import StoredConsumer, find_consumers
 from shared.messaging.retry import RetryPolicy
 from shared.messaging.stored import StoredMessage, StoredStream, StreamStore
 from shared.messaging.subscriber import JetStreamEventSubscriber
@@ -67,6 +68,7 @@ __all__ = [
     "ServerFacts",
     "ServiceDependencies",
     "State",
+    "StoredConsumer",
     "StoredMessage",
     "StoredStream",
     "StreamFacts",
@@ -74,4 +76,5 @@ __all__ = [
     "Subscriber",
     "SubscriberStatus",
     "Subscription",
+    "find_consumers",
 ]

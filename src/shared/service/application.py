@@ -27,6 +27,7 @@ from shared.config import ServiceSettings
 from shared.database import Database, RowSecurity, migrate
 from shared.database.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
+from shared.events import Reader
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
 from shared.metrics import record_build
@@ -257,9 +258,11 @@ class Application(Generic[S]):
             unit_of_work=self.unit_of_work if self._database is not None else None,
             transaction_attempts=self.settings.database.transaction_attempts,
         )
+        durable = handler.durable(self.service.name)
+        reader = Reader.of(handler.contract, service=self.service.name, durable=durable)
         subscription = Subscription(
             subject=handler.contract.subject,
-            durable=handler.durable(self.service.name),
+            durable=durable,
             handler=runner,
             stream=handler.contract.stream.value,
             concurrency=handler.concurrency,
@@ -270,6 +273,7 @@ class Application(Generic[S]):
             batch=handler.batch,
             handle_batch=runner.batch if handler.batch is not None else None,
             double_ack=handler.double_ack,
+            metadata=reader.metadata(),
         )
         return Subscriber(
             self.bus, subscription, service=self.service.name, version=self.service.version
