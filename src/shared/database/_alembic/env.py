@@ -13,6 +13,7 @@ context.configure(
     target_metadata=attributes.get("target_metadata"),
     version_table_schema=attributes["schema"],
     include_object=attributes.get("include_object"),
+    render_item=attributes.get("render_item") or (lambda *_: False),
     compare_server_default=False,
     # A migration that fails leaves those before it done; and it may use autocommit_block().
     transaction_per_migration=True,
