@@ -27,7 +27,12 @@ from shared.database.drift import flattened, loses_rows, told
 from shared.database.first_design import MigrationManager, create_alembic_env_template
 from shared.database.migration_lint import lint
 from shared.database.migration_recording import record
-from shared.database.model_operations import FirstRevision, missing_operations, write_operations
+from shared.database.model_operations import (
+    FirstRevision,
+    missing_operations,
+    render_type,
+    write_operations,
+)
 from shared.database.revision_files import MigrationError, check_files
 from shared.database.translation import translate_errors
 
@@ -454,6 +459,7 @@ class Migrations:
             connection=connection,
             schema=self.database.schema,
             target_metadata=metadata,
+            render_item=render_type,
             include_object=_of(chosen) if metadata is not None else None,
         )
         return config

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from alembic.autogenerate import renderers
+from alembic.autogenerate import render, renderers
 from alembic.operations import ops
-from sqlalchemy import text
+from sqlalchemy import TypeDecorator, text
 
 from shared.database.base import Base, MerchantMixin
 from shared.database.history import HistoryMixin
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.migration import MigrationContext
     from sqlalchemy import Connection, MetaData, Table
 
-__all__ = ["FirstRevision", "missing_operations", "models_of", "write_operations"]
+__all__ = ["FirstRevision", "missing_operations", "models_of", "render_type", "write_operations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,13 @@ class _Call(ops.MigrateOperation):
 def _render(context: AutogenContext, call: _Call) -> str:
     context.imports.update(call.imported)
     return call.line
+
+
+def render_type(kind: str, item: object, context: AutogenContext) -> str | Literal[False]:
+    """Write a type of the models as what the column is: classes move, revisions stay."""
+    if kind == "type" and isinstance(item, TypeDecorator):
+        return render._repr_type(item.impl_instance, context)  # noqa: SLF001 - as Alembic itself
+    return False
 
 
 def models_of(metadata: MetaData, package: str) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
@@ -15,7 +15,7 @@ from shared.errors import DatabaseError, ValidationError
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-__all__ = ["JsonModel", "render_type"]
+__all__ = ["JsonModel"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -90,14 +90,3 @@ class JsonModel(TypeDecorator[M], Generic[M]):
                 operation=self.model.__name__,
                 retryable=False,
             ) from error
-
-
-def render_type(kind: str, item: object, autogenerate: Any) -> str | Literal[False]:
-    """Let Alembic write `JsonModel` into revisions as the JSONB it is for the database.
-
-    A revision is for ever and a model is not, so the one does not import the other.
-    """
-    if kind != "type" or not isinstance(item, JsonModel):
-        return False
-    autogenerate.imports.add("from sqlalchemy.dialects import postgresql")
-    return "postgresql.JSONB()"

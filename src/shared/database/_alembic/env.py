@@ -2,8 +2,6 @@
 
 from alembic import context
 
-from shared.database.types import render_type
-
 attributes = context.config.attributes
 offline = context.is_offline_mode()
 
@@ -15,7 +13,7 @@ context.configure(
     target_metadata=attributes.get("target_metadata"),
     version_table_schema=attributes["schema"],
     include_object=attributes.get("include_object"),
-    render_item=render_type,
+    render_item=attributes.get("render_item") or (lambda *_: False),
     compare_server_default=False,
     # A migration that fails leaves those before it done; and it may use autocommit_block().
     transaction_per_migration=True,
