@@ -4,9 +4,11 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import event, inspect, text
+from sqlalchemy.pool import NullPool
 
 from shared.context import Context, bind
 from shared.database import Database, Repository, RowLock, bind_session
@@ -227,3 +229,19 @@ async def test_the_short_way_is_left_where_it_would_be_noticed(database: Databas
     finally:
         event.remove(kind, "before_flush", listen)
     assert heard, "a listener of the session hears of what is saved"
+
+
+async def test_a_connection_closed_while_it_rests_is_not_handed_out(database: Database) -> None:
+    articles = Repository(Article, database.session_factory)
+    saved = await articles.save(article("a"))
+    async with database.engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+    observer = database.create_engine(poolclass=NullPool)
+    async with observer.connect() as other:
+        await other.execute(
+            text("SELECT pg_terminate_backend(:pid)"), {"pid": driver.get_server_pid()}
+        )
+    await observer.dispose()
+    while not driver.is_closed():
+        await asyncio.sleep(0.01)
+    assert (await articles.get(saved.id)).name == "a"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -35,10 +36,19 @@ from shared.database.history import HistoryMixin, tell_author
 from shared.errors import ConflictError, NotFoundError, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Mapper
     from sqlalchemy.sql.base import ExecutableOption
 
     from shared.database.scope import Scope
@@ -91,8 +101,7 @@ async def copy_rows(scope: Scope[T], session: AsyncSession, rows: Iterable[Row])
         driver: Any = raw.driver_connection
         while chunk := [_values_of(scope, row) for row in islice(remaining, _COPIED_AT_ONCE)]:
             _begin_versions(scope.model, chunk)
-            for values_ in chunk:
-                _add_defaults(scope.model, values_)
+            _add_defaults(scope.model, chunk)
             for (names, _), places in _alike(chunk).items():
                 columns = [_column(scope.model, name) for name in names]
                 bind = [_bound_by(column, connection.dialect) for column in columns]
@@ -375,6 +384,8 @@ def _values_of(
         state = inspect(row)
         given = {key: state.dict[key] for key in mapper.column_attrs.keys() if key in state.dict}  # noqa: SIM118
         given |= _composed(scope.model, state.dict)
+    elif row.keys() <= _plain_names(scope.model):
+        given = dict(row)
     else:
         for name in row:
             attribute_of(scope.model, name)
@@ -387,6 +398,12 @@ def _values_of(
             if given.get(key) is None:
                 raise ValidationError(f"a row to change needs its {key}", field=key)
     return given
+
+
+@cache
+def _plain_names(model: Hashable) -> frozenset[str]:
+    mapper: Mapper[Any] = inspect(model)
+    return frozenset(mapper.column_attrs.keys())
 
 
 def _own_merchant(scope: Scope[Any], given: Values, *, fill: bool) -> None:
@@ -451,23 +468,24 @@ def _begin_versions(model: type[Base], rows: Sequence[Values]) -> None:
             row.setdefault("version", 1)
 
 
-def _add_defaults(model: type[Base], row: Values) -> None:
+def _add_defaults(model: type[Base], rows: Sequence[Values]) -> None:
     """Add what SQLAlchemy would when it compiles an INSERT; the database adds its own."""
-    mapper = inspect(model)
-    for prop in mapper.column_attrs:
-        column = prop.columns[0]
-        default = getattr(column, "default", None)
-        if default is None or prop.key in row:
+    for prop in inspect(model).column_attrs:
+        default: Any = getattr(prop.columns[0], "default", None)
+        if default is None:
             continue
-        if default.is_scalar:
-            row[prop.key] = default.arg
-        elif default.is_callable:
-            row[prop.key] = default.arg(None)
-        elif not default.is_sequence:
-            raise ValidationError(
-                f"COPY cannot work out the default of {prop.key}: give it in each row",
-                field=prop.key,
-            )
+        for row in rows:
+            if prop.key in row:
+                continue
+            if default.is_scalar:
+                row[prop.key] = default.arg
+            elif default.is_callable:
+                row[prop.key] = default.arg(None)
+            elif not default.is_sequence:
+                raise ValidationError(
+                    f"COPY cannot work out the default of {prop.key}: give it in each row",
+                    field=prop.key,
+                )
 
 
 def _chunks(places: Sequence[int], width: int) -> Iterator[Sequence[int]]:

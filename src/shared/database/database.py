@@ -22,7 +22,7 @@ from shared.database.open_transactions import (
     refuse_failed_commits,
     warn_of_idle_transactions,
 )
-from shared.database.pool import measure_pool, measured_pool
+from shared.database.pool import measure_pool, measured_pool, ping_after_rest
 from shared.database.replicas import Replica, Replicas, ReplicaStatus
 from shared.database.routing import PooledSession, RoutedSession
 from shared.database.row_security import ROW_SECURITY, RowSecurity
@@ -283,6 +283,7 @@ class Database:
             pool_timeout=settings.connect_timeout_seconds,
         )
         measure_pool(engine, name, limit=settings.pool_size + settings.max_overflow)
+        ping_after_rest(engine)
         tell_tenants(
             engine.sync_engine, always=self._session_settings if settings.pgbouncer else {}
         )
