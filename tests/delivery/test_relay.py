@@ -16,6 +16,7 @@ from shared.context import Context, TraceContext, bind
 from shared.database import Database, migrate
 from shared.delivery import Relay, leases, status
 from shared.delivery.leases import LeasedOutbox
+from shared.delivery.relay import Publishes
 from shared.dev import NatsServer, PostgresServer
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams
@@ -171,6 +172,34 @@ async def test_what_never_gets_through_does_not_stop_the_rest(world: World) -> N
             await session.execute(text("UPDATE outbox SET available_at = now()"))
         await eventually(lambda: all_out(world))
     assert (await relay.backlog()).failing == 0
+
+
+class CancelledOnce:
+    """A publisher whose first call is cancelled by nobody who was asked."""
+
+    def __init__(self, publisher: Publishes) -> None:
+        self._publisher = publisher
+        self._called = False
+
+    async def publish_all(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        if not self._called:
+            self._called = True
+            raise asyncio.CancelledError
+        return await self._publisher.publish_all(messages)
+
+
+async def test_a_publisher_that_is_cancelled_from_within_does_not_end_the_relay(
+    world: World,
+) -> None:
+    relay = world.relay(CancelledOnce(world.bus.publisher))
+    await world.add(1)
+    async with running(relay):
+        await eventually(lambda: all_out(world))
+        assert relay.status.running
+    assert await world.numbers() == [1]
+    assert not relay.status.running
 
 
 async def failing(relay: Relay, count: int) -> bool:

@@ -4,12 +4,17 @@ import asyncio
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 from shared.config import NatsSettings
 from shared.messaging import Bus, Delivery, RetryPolicy, Subscriber, Subscription
 
 
 async def _die(_: Delivery) -> None:
+    if len(sys.argv) > 2:
+        with Path(sys.argv[2]).open("a") as lives:
+            lives.write(f"{time.time()}\n")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -21,7 +26,9 @@ async def main() -> None:
             handler=_die,
             stream="TESTS",
             concurrency=1,
-            retry=RetryPolicy(attempts=3, first_delay_seconds=0.01),
+            retry=RetryPolicy(
+                attempts=3, first_delay_seconds=float(os.environ.get("FIRST_DELAY", "0.01"))
+            ),
             ack_wait_seconds=0.5,
         )
         await Subscriber(bus, subscription, service="suicidal").run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,3 +95,55 @@ async def test_a_body_that_was_deleted_is_missed(bus: Bus, subscribers: Subscrib
     subscribers.start(bus, handler)
     (letter,) = await eventually(DeadLetters(bus).list)
     assert "is not there" in (letter.error_message or "")
+
+
+async def test_the_key_of_an_order_may_lie_in_a_body_left_elsewhere(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[tuple[str, int]] = []
+    failed: set[tuple[str, int]] = set()
+
+    def key(delivery: Delivery) -> str:
+        return str(json.loads(delivery.body)["key"])
+
+    async def handler(delivery: Delivery) -> None:
+        document = json.loads(delivery.body)
+        number = (document["key"], document["number"])
+        if document["padding"] and number not in failed:
+            failed.add(number)
+            raise RuntimeError("once")
+        seen.append(number)
+
+    subscribers.start(bus, handler, order_by=key, concurrency=8)
+    await bus.publisher.publish_all(
+        [
+            message(
+                number,
+                body=json.dumps(
+                    {"key": "ab"[number % 2], "number": number, "padding": "x" * large}
+                ).encode(),
+            )
+            for number in range(60)
+            for large in [5_000 * (number % 3 == 0)]
+        ]
+    )
+    await eventually(lambda: len(seen) == 60)
+    assert [n for k, n in seen if k == "a"] == list(range(0, 60, 2))
+    assert [n for k, n in seen if k == "b"] == list(range(1, 60, 2))
+    assert len(failed) == 20
+
+
+async def test_a_key_in_a_body_that_is_gone_is_a_failure_of_its_message_alone(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    await bus.publisher.publish_all([message(1), message(2, body=LARGE), message(3)])
+    await bus.js.delete_object_store(BUCKET)
+    subscribers.start(bus, handler, order_by=lambda delivery: delivery.body[:1].decode())
+    (letter,) = await eventually(DeadLetters(bus).list)
+    assert "is not there" in (letter.error_message or "")
+    assert seen == [b"1", b"3"]

@@ -260,6 +260,9 @@ async def test_a_consumer_that_differs_is_brought_in_line(
     await eventually(lambda: subscriber.status.state is State.RUNNING)
     config = (await bus.js.consumer_info("TESTS", "tests")).config
     assert (config.max_deliver, config.ack_wait) == (-1, 7)
+    assert config.backoff == [
+        7 + QUICK.pause(attempt) if attempt > 1 else 7 for attempt in (1, 2, 3)
+    ]
     assert config.filter_subject == "evt.tests.*"
 
 
@@ -346,6 +349,27 @@ async def test_what_killed_its_process_in_the_last_attempt_becomes_a_dead_letter
     assert letter.attempts == QUICK.attempts + 1
     await eventually(lambda: seen)
     assert [delivery.body for delivery in seen] == [b"2"]
+
+
+async def test_what_kills_its_process_again_and_again_does_so_at_the_pace_of_the_policy(
+    bus: Bus, tmp_path: Path
+) -> None:
+    history = tmp_path / "history"
+    await bus.publisher.publish(message(1))
+    for _ in range(QUICK.attempts):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("suicidal_service.py")),
+            *(*bus.settings.servers, str(history)),
+            env={**os.environ, "FIRST_DELAY": "1"},
+        )
+        assert await process.wait() == -9
+    first, second, third = map(float, history.read_text().split())
+    # `ack_wait` after the first death, and the policy's second pause on top after the second.
+    assert second - first >= 0.5
+    assert third - second >= 0.5 + 2
+    config = (await bus.js.consumer_info("TESTS", "tests")).config
+    assert (config.ack_wait, config.backoff) == (0.5, [0.5, 2.5, 4.5])
 
 
 async def test_draining_lets_running_handlers_finish_and_hands_back_the_rest(bus: Bus) -> None:

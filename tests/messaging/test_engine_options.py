@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import REGISTRY
 
+from shared.config import NatsSettings
+from shared.dev import NatsServer
 from shared.errors import DatabaseError, ValidationError
 from shared.messaging import (
     BatchPolicy,
@@ -20,12 +23,11 @@ from shared.messaging import (
     Subscription,
 )
 
-from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
+from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+from .test_engine import _subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from shared.dev import NatsServer
 
 
 async def test_messages_come_in_batches_of_the_agreed_size(
@@ -76,8 +78,6 @@ async def test_poison_in_a_batch_neither_blocks_nor_buries_the_others(
 
 
 async def test_draining_gives_a_batch_back_that_was_not_begun(bus: Bus) -> None:
-    from .test_engine import _subscriber
-
     policy = BatchPolicy(size=100, wait_seconds=3600)
     first = _subscriber(bus, _never, batch=policy, handle_batch=_never_together)
     run = asyncio.create_task(first.run())
@@ -128,8 +128,6 @@ async def test_a_paused_subscriber_fetches_nothing_until_it_is_resumed(
 
 
 async def test_a_paused_subscriber_drains(bus: Bus) -> None:
-    from .test_engine import _subscriber
-
     subscriber = _subscriber(bus, _never)
     run = asyncio.create_task(subscriber.run())
     await eventually(lambda: subscriber.status.state is State.RUNNING)
@@ -178,8 +176,6 @@ async def test_an_outage_stops_the_reading_until_one_message_gets_through(
 
 
 async def test_an_outage_and_a_drain_end_at_once_and_cost_no_message(bus: Bus) -> None:
-    from .test_engine import _subscriber
-
     async def handler(_: Delivery) -> None:
         raise DatabaseError("connection refused")
 
@@ -250,6 +246,31 @@ async def test_a_handled_message_whose_acknowledgement_was_lost_is_not_handled_a
 
     await eventually(acknowledged)
     assert seen == [b"1"]
+
+
+async def test_large_messages_and_a_busy_loop_do_not_get_the_connection_cut_off() -> None:
+    seen: list[int] = []
+
+    async def handler(delivery: Delivery) -> None:
+        if len(seen) % 50 == 0:
+            time.sleep(0.3)
+        seen.append(delivery.sequence)
+
+    async with (
+        NatsServer(config={"max_pending": 2_000_000}) as server,
+        Bus(NatsSettings(servers=(server.url,)), name="tests") as bus,
+    ):
+        await bus.ensure_stream(STREAM)
+        large = [message(n, body=b"x" * 100_000) for n in range(300)]
+        large[100:100] = [message(1_000 + n, body=b"x" * 900_000) for n in range(3)]
+        await bus.publisher.publish_all(large)
+        subscriber = _subscriber(bus, handler, concurrency=200)
+        run = asyncio.create_task(subscriber.run())
+        await eventually(lambda: len(seen) == 303)
+        await subscriber.drain(5)
+        await run
+        assert seen == list(range(1, 304))
+        assert bus.client.stats["reconnects"] == 0
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

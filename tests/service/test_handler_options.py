@@ -70,6 +70,32 @@ async def test_a_new_handler_with_retry_order_and_dead_letters_is_a_few_lines(
     assert [letter.reason for letter in letters] == ["no attempt can help"] * 2
 
 
+async def test_a_large_body_goes_through_the_outbox_and_keeps_its_order(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    done: list[int] = []
+    padding = "x" * 2_000_000  # more than the server takes in a message
+    service = Service("credit-service", publishes=[STEP])
+
+    @service.handles(STEP, order_by="merchant_id", concurrency=8)
+    async def take_step(step: Step, uow: UnitOfWork) -> None:
+        if step.number % 3 == 0:
+            await asyncio.sleep(0.05)
+            assert step.owner.id == padding
+        await uow.session.execute(text("SELECT 1"))
+        done.append(step.number)
+
+    settings = nats_settings.model_copy(update={"claim_check_bytes": 100_000})
+    async with running(service, database_settings, settings) as (application, _):
+        async with application.unit_of_work() as uow:
+            for number in range(10):
+                owner = Owner(id=padding if number % 3 == 0 else "nobody")
+                step = Step(merchant_id="ada", number=number, owner=owner)
+                uow.outbox.add(STEP, step, key="ada")
+        await until(lambda: len(done) == 10)
+    assert done == list(range(10))
+
+
 @pytest.mark.parametrize(
     ("order_by", "keys"),
     [

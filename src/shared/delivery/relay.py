@@ -28,7 +28,7 @@ from shared.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from shared.config import DeliverySettings
     from shared.database import Database
@@ -267,7 +267,7 @@ class Relay:
         began = time.perf_counter()
         try:
             async with self._one_turn:
-                turn = await self._turn(limit)
+                turn = await _uncancelled(self._turn(limit))
         except GlamBaseError as error:
             status.failed_turns += 1
             status.last_error = str(error)
@@ -395,6 +395,21 @@ class Relay:
             self._publisher, fences=fences, atomic=self._settings.atomic == "auto"
         )
         return self._courier
+
+
+async def _uncancelled(turn: Awaitable[_Turn]) -> _Turn:
+    """Await a turn; a cancellation that is not ours is an error, or a task group would let us go.
+
+    Raises:
+        RuntimeError: something that the turn awaited was cancelled.
+    """
+    try:
+        return await turn
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the turn was cancelled from within") from error
 
 
 def _pause_seconds(failed_turns: int) -> float:

@@ -26,6 +26,9 @@ _CONSUMER_NOT_FOUND = 10014
 # once it is reached. What a subscriber holds is bounded by its concurrency already.
 _MAX_ACK_PENDING = 10_000
 
+# How many pauses after a crash may differ; later ones are as long as the last of these.
+_MAX_BACKOFF = 32
+
 # How far an ordered subscriber looks ahead for messages of other keys.
 _LOOK_AHEAD = 16
 _MIN_LOOK_AHEAD = 256
@@ -121,7 +124,7 @@ def wanted_of_consumer(bus: Bus, subscription: Subscription) -> Config:
         "filter_subject": subscription.subject,
         "filter_subjects": None,
         "ack_wait": _nanoseconds(subscription.ack_wait_seconds),
-        "backoff": None,
+        "backoff": _backoff(subscription),
         "max_deliver": -1,
         "max_ack_pending": _MAX_ACK_PENDING,
         "inactive_threshold": None,
@@ -144,6 +147,29 @@ def wanted_of_consumer(bus: Bus, subscription: Subscription) -> Config:
         subscription.durable,
     )
     return asked | {"max_ack_pending": 1}
+
+
+def _backoff(subscription: Subscription) -> list[int] | None:
+    """Return how long the server waits for a sign of life: longer, the more attempts were lost.
+
+    It is what keeps a message that kills its process from doing so at the pace of `ack_wait`: from
+    the second loss on, the pause of the policy is added. The first entry is `ack_wait` to the
+    server. An entry is chosen by the count of deliveries, which may be more than the attempts made.
+    Answers that ask for a message again name their own pause, and signs of life start the wait
+    anew, whichever entry it is.
+
+    An ordered subscription has none: a replica that takes over begins nothing until all that the
+    other had in hand is here, so that a longer pause for one message would be one for all.
+    """
+    policy = subscription.retry
+    if subscription.order_by is not None or policy.attempts == 1:
+        return None
+    ack_wait = subscription.ack_wait_seconds
+    lost_again = [
+        _nanoseconds(ack_wait + policy.pause(attempt))
+        for attempt in range(2, min(policy.attempts, _MAX_BACKOFF) + 1)
+    ]
+    return [_nanoseconds(ack_wait), *lost_again]
 
 
 async def _create(bus: Bus, subscription: Subscription, config: Config) -> None:

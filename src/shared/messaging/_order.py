@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from shared.errors import MessageBusError
 from shared.messaging._gate import translated
 from shared.messaging._lanes import Lanes
+from shared.messaging.claim_check import CLAIM, resolve
 from shared.messaging.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -66,22 +67,64 @@ class InOrder:
         self._lanes = Lanes()
         self._ready: deque[Held] = deque()
         self._away: dict[Key, tuple[str | None, float]] = {}
+        self._unread: deque[Held] = deque()
+        self._reading: asyncio.Task[None] | None = None
         self._gathered = True
         self._gathering: asyncio.Task[None] | None = None
 
     def add(self, held: Held) -> None:
-        """Take a message in at its place."""
+        """Take a message in at its place.
+
+        Whose body lies elsewhere has a key that is not known before it is collected: what came
+        after it waits for that, since it may be of the same key.
+        """
         self._away.pop(held.key, None)
+        if self._unread or CLAIM in held.delivery.headers:
+            self._unread.append(held)
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read())
+            return
+        self._place(held, held.delivery)
+
+    def _place(self, held: Held, delivery: Delivery) -> None:
         try:
-            held.lane = self._order_by(held.delivery)
+            held.lane = self._order_by(delivery)
         except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
             held.trouble = error
+        self._enter(held)
+
+    def _enter(self, held: Held) -> None:
         if held.lane is None:
             self._ready.append(held)
             return
         self._lanes.enter(held.lane, held.key)
         if self._gathered and self._lanes.is_head(held.lane, held.key):
             self._ready.append(held)
+
+    async def _read(self) -> None:
+        """Find out the keys of messages whose bodies lie elsewhere, and let the rest follow.
+
+        The body is not kept: as many may be ahead as `look_ahead` says, each of them large.
+        """
+        while self._unread:
+            held = self._unread[0]
+            try:
+                delivery = await resolve(self._bus, held.delivery)
+            except Exception as error:  # noqa: BLE001 - as of a key that cannot be told
+                if isinstance(error, MessageBusError) and error.retryable:
+                    _logger.warning("%s; its key is not known yet", error, extra=held.told())
+                    await asyncio.sleep(_LOOK_AGAIN.max_delay_seconds)
+                    continue
+                held.trouble = error
+                delivery = None
+            if not self._unread or self._unread[0] is not held:
+                continue  # all was given back meanwhile
+            self._unread.popleft()
+            if delivery is None:
+                self._enter(held)
+            else:
+                self._place(held, delivery)
+            self._on_ready()
 
     def __len__(self) -> int:
         """How many messages may begin."""
@@ -124,6 +167,7 @@ class InOrder:
             if held.lane is not None:
                 self._lanes.leave(held.lane, held.key)
         self._ready.clear()
+        self._unread.clear()
         return unbegun
 
     def pinned_as(self, pin: str | None) -> None:
@@ -143,8 +187,10 @@ class InOrder:
         """Begin nothing more."""
         self._gathered = False
         self._ready.clear()
-        if self._gathering is not None:
-            self._gathering.cancel()
+        self._unread.clear()
+        for task in (self._gathering, self._reading):
+            if task is not None:
+                task.cancel()
 
     def _may_begin(self, held: Held) -> bool:
         if held.begun or held.answered:
@@ -177,7 +223,7 @@ class InOrder:
 
     async def _wait_for_all(self) -> None:
         looks = 0
-        while not await self._all_here():
+        while not await self._all_here() or self._unread:
             looks += 1
             await asyncio.sleep(_LOOK_AGAIN.delay(looks))
         self._gathered = True

@@ -26,6 +26,11 @@ EXPIRES_SECONDS = 30.0
 _BEATS = 2
 _MIN_SILENCE_SECONDS = 10.0
 
+# A server cuts a client off that has more than `max_pending` waiting for it (64 MB by default), and
+# a busy event loop lets all that was asked for wait. Requests overlap, so that up to three times
+# as much may be on its way.
+MAX_BYTES = 512 * 1024
+
 # The one priority group of a consumer whose messages go to one subscriber at a time (ADR-42).
 GROUP = "order"
 PIN = "Nats-Pin-Id"
@@ -38,7 +43,8 @@ _EXPIRED = "408"
 _CONFLICT = "409"
 _NOT_PINNED = "423"
 # The conflicts that end one request and say nothing about the consumer.
-_REQUEST_ENDED = ("batch completed", "message size exceeds maxbytes")
+_TOO_LARGE = "message size exceeds maxbytes"
+_REQUEST_ENDED = ("batch completed", _TOO_LARGE)
 
 
 class PullLostError(MessageBusError):
@@ -49,7 +55,8 @@ class Pull:
     """An inbox and the requests whose messages arrive there.
 
     Messages are handed to `receive` one after the other, also while the pull is being left.
-    `outstanding` is how many messages are asked for and not here yet.
+    `outstanding` is how many messages are asked for and not here yet. Requests are bounded in bytes
+    as well: a message that is larger than the bound is asked for by itself.
 
     Of a `pinned` consumer the server gives messages to one of its pulls only, for as long as that
     one asks again in time; `pin` is the name the server gave to this one, None while another has
@@ -80,6 +87,8 @@ class Pull:
         self._lost: PullLostError | None = None
         self._last_heard = 0.0
         self._changed = asyncio.Event()
+        self._came = False
+        self._too_large = False
 
     async def __aenter__(self) -> Self:
         with translated("subscribe", stream=self._stream):
@@ -116,19 +125,26 @@ class Pull:
         self._changed.set()
 
     async def request(self, count: int) -> None:
-        """Ask for `count` more messages.
+        """Ask for `count` more messages, or for a large one alone.
 
         Raises:
             MessageBusError: The connection does not take it.
         """
-        if not self.outstanding:
-            self._last_heard = _now()
-        self.outstanding += count
         request: dict[str, object] = {
-            "batch": count,
             "expires": int(self._expires_seconds * 1e9),
             "idle_heartbeat": int(self._expires_seconds / _BEATS * 1e9),
         }
+        if self._too_large:
+            if self.outstanding:
+                return
+            count = 1
+        else:
+            request["max_bytes"] = MAX_BYTES // 2 if self.outstanding else MAX_BYTES
+        request["batch"] = count
+        if not self.outstanding:
+            self._last_heard = _now()
+            self._came = False
+        self.outstanding += count
         if self._pinned:
             request["group"] = GROUP
             if self.pin:
@@ -162,8 +178,9 @@ class Pull:
     async def _arrived(self, message: Msg) -> None:
         self._last_heard = _now()
         if message.reply.startswith("$JS.ACK."):
-            self.heard = True
+            self.heard = self._came = True
             self.outstanding = max(self.outstanding - 1, 0)
+            self._too_large = self._too_large and len(message.data) > MAX_BYTES
             if self._pinned and message.headers:
                 self.pin = message.headers.get(PIN, self.pin)
             self._receive(message)
@@ -181,6 +198,8 @@ class Pull:
             self.heard = True
             unused = int(headers.get("Nats-Pending-Messages", self.outstanding))
             self.outstanding = max(self.outstanding - unused, 0)
+            if not (self.outstanding or self._came) and description.lower().startswith(_TOO_LARGE):
+                self._too_large = True
         elif status == _HEARTBEAT:
             self.heard = True
         elif status == _NOT_PINNED:

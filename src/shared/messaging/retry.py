@@ -46,7 +46,11 @@ class RetryPolicy:
 
     def delay(self, attempt: int) -> float:
         """Return the pause in seconds after the failed `attempt` (1 is the first)."""
+        spread = 1 + self.jitter * (2 * random.random() - 1)  # noqa: S311 - not a secret
+        return self.pause(attempt) * spread
+
+    def pause(self, attempt: int) -> float:
+        """Return the pause in seconds after the failed `attempt`, before `jitter` spreads it."""
         # Beyond 64 doublings every policy is at its cap; the bound keeps the power finite.
         grown = self.first_delay_seconds * self.factor ** min(max(attempt, 1) - 1, 64)
-        spread = 1 + self.jitter * (2 * random.random() - 1)  # noqa: S311 - not a secret
-        return min(grown, self.max_delay_seconds) * spread
+        return min(grown, self.max_delay_seconds)

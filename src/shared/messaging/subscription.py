@@ -34,7 +34,8 @@ class Subscription:
             only when there is room to handle it.
         retry: When a failed message comes again.
         ack_wait_seconds: After how long without a sign of life the server gives the message to
-            another replica. Running handlers show signs of life by themselves.
+            another replica; a message that was lost so before waits for the pause of `retry` as
+            well (not with `order_by`). Running handlers show signs of life by themselves.
         deadline_seconds: How long one attempt may take before it is cancelled; None is for ever.
         order_by: The key of a message's order, None for a message that has none. Messages of one
             key are handled one at a time, in the order of the stream; also over retries and over
