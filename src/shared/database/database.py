@@ -22,7 +22,7 @@ from shared.database.open_transactions import (
     refuse_failed_commits,
     warn_of_idle_transactions,
 )
-from shared.database.pool import measure_pool, measured_pool
+from shared.database.pool import measure_pool, measured_pool, ping_idle
 from shared.database.replicas import Replica, Replicas, ReplicaStatus
 from shared.database.routing import PooledSession, RoutedSession
 from shared.database.row_security import ROW_SECURITY, RowSecurity
@@ -278,10 +278,11 @@ class Database:
             poolclass=measured_pool(name),
             pool_size=settings.pool_size,
             max_overflow=settings.max_overflow,
-            pool_pre_ping=settings.pool_pre_ping,
             pool_recycle=settings.pool_recycle_seconds,
             pool_timeout=settings.connect_timeout_seconds,
         )
+        if settings.pool_pre_ping:
+            ping_idle(engine)
         measure_pool(engine, name, limit=settings.pool_size + settings.max_overflow)
         tell_tenants(
             engine.sync_engine, always=self._session_settings if settings.pgbouncer else {}
