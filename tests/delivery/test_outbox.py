@@ -2,10 +2,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context, bind
 from shared.delivery import UndeclaredContractError
+from shared.delivery.tables import InboxRow
+from shared.errors import DatabaseError
 from shared.events import Envelope
 from shared.events.notification import SEND_EMAIL
 from tests.delivery.world import COUNTED, Counted, World
@@ -72,3 +75,87 @@ async def test_an_event_of_a_savepoint_that_rolled_back_is_gone(world: World) ->
                 uow.outbox.add(COUNTED, Counted(n=2))
                 raise ZeroDivisionError
     assert [rows_number(row.body) for row in await world.rows()] == [1]
+
+
+async def test_savepoints_inside_savepoints_keep_what_was_not_undone(world: World) -> None:
+    async with world.unit_of_work() as uow:
+        session, add = uow.session, uow.outbox.add
+        outer = await session.begin_nested()
+        add(COUNTED, Counted(n=1))
+        async with session.begin_nested():
+            add(COUNTED, Counted(n=2))  # released, but what is around it is undone
+        await outer.rollback()
+        async with session.begin_nested():
+            add(COUNTED, Counted(n=3))
+            inner = await session.begin_nested()
+            add(COUNTED, Counted(n=4))
+            await inner.rollback()
+            add(COUNTED, Counted(n=5))
+        add(COUNTED, Counted(n=6))
+    assert [rows_number(row.body) for row in await world.rows()] == [3, 5, 6]
+
+
+async def test_a_savepoint_that_fails_when_it_is_released_takes_its_events_along(
+    world: World,
+) -> None:
+    async with world.unit_of_work() as uow:
+        uow.outbox.add(COUNTED, Counted(n=1))
+        with pytest.raises(DBAPIError):  # noqa: PT012 - the release flushes, and fails
+            async with uow.session.begin_nested():
+                uow.outbox.add(COUNTED, Counted(n=2))
+                uow.session.add(InboxRow(subscriber="one\0", message_id="m"))
+    assert [rows_number(row.body) for row in await world.rows()] == [1]
+
+
+async def test_what_a_listener_adds_while_the_transaction_commits_is_published(
+    world: World,
+) -> None:
+    async with world.unit_of_work() as uow:
+        uow.session.add(InboxRow(subscriber="one", message_id="m"))
+        uow.outbox.add(COUNTED, Counted(n=1))
+
+        @event.listens_for(uow.session.sync_session, "after_flush")
+        def flushed(*_: object) -> None:
+            uow_outbox.add(COUNTED, Counted(n=2))
+
+        @event.listens_for(uow.session.sync_session, "before_commit")
+        def committing(_: object) -> None:
+            uow_outbox.add(COUNTED, Counted(n=3))
+
+        uow_outbox = uow.outbox
+    assert {rows_number(row.body) for row in await world.rows()} == {1, 2, 3}
+
+
+async def test_nothing_of_a_transaction_that_was_closed_is_in_the_next(world: World) -> None:
+    async with world.unit_of_work() as uow:
+        await uow.session.execute(text("SELECT 1"))
+        uow.outbox.add(COUNTED, Counted(n=1))
+        await uow.session.rollback()
+        uow.outbox.add(COUNTED, Counted(n=2))
+        await uow.session.commit()
+        uow.outbox.add(COUNTED, Counted(n=3))
+    assert [rows_number(row.body) for row in await world.rows()] == [2, 3]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_all_events_of_a_transaction_are_one_statement(world: World, *, writes: bool) -> None:
+    statements: list[str] = []
+
+    @event.listens_for(world.database.engine.sync_engine, "before_cursor_execute")
+    def sent(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    async with world.unit_of_work() as uow:
+        if writes:
+            await uow.session.execute(text("SELECT 1"))
+        for n in range(3):
+            uow.outbox.add(COUNTED, Counted(n=n))
+    assert ["outbox" in statement for statement in statements] == [False] * writes + [True]
+    assert len(await world.rows()) == 3
+
+
+async def test_events_alone_are_refused_by_a_transaction_that_only_reads(world: World) -> None:
+    with pytest.raises(DatabaseError, match="read-only"):
+        async with world.unit_of_work(read_only=True) as uow:
+            uow.outbox.add(COUNTED, Counted(n=1))
+    assert await world.rows() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
 from shared.config import ConfigError, Mistake
 from shared.database import translate_errors
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "check_inbox_retention"]
 
-# Text, which is made once: every handled message pays for this statement.
-_ACCEPT = text("""\
-INSERT INTO inbox (subscriber, message_id) VALUES (:subscriber, :message_id)
-ON CONFLICT DO NOTHING RETURNING 1""")
+# Every handled message pays for this statement: it goes to the driver as it is.
+_ACCEPT = """\
+INSERT INTO inbox (subscriber, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1"""
 
 
 class Inbox:
@@ -38,10 +37,14 @@ class Inbox:
         Raises:
             DatabaseError: retryable; among others when the wait exceeds the lock timeout.
         """
-        note = {"subscriber": subscriber, "message_id": message_id}
+        session = self._session.sync_session
+
+        def accept() -> bool:
+            answer = session.connection().exec_driver_sql(_ACCEPT, (subscriber, message_id))
+            return answer.first() is not None
+
         with translate_errors("inbox"):
-            taken = await self._session.scalar(_ACCEPT, note)
-        return taken is not None
+            return await greenlet_spawn(accept)
 
 
 def check_inbox_retention(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.context import Context, TraceContext, bind
 from shared.messaging import OutgoingMessage
-from shared.tracing import record_span
+from shared.tracing.span import write_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,14 +35,13 @@ class Pending(NamedTuple):
 
     def outgoing(self, fence: Mapping[str, str]) -> OutgoingMessage:
         """Return the message as it goes to the stream, with the headers of a fence."""
-        trace = self._span(self._parent())
+        trace, _ = self._spans()
         headers = {**self.headers, "traceparent": trace.traceparent, **fence}
         return OutgoingMessage(self.subject, self.body, headers, self.message_id)
 
     def record(self, ack: PubAck, acknowledged: datetime, *, service: str) -> None:
         """Record the span from the commit's side of the outbox to the stream's acknowledgement."""
-        parent = self._parent()
-        trace = self._span(parent)
+        trace, parent_span_id = self._spans()
         context = Context.start(
             correlation_id=self.headers.get("X-Correlation-ID"),
             trace=trace,
@@ -51,26 +49,34 @@ class Pending(NamedTuple):
             service=service,
         )
         with bind(context):
-            record_span(
-                name=f"publish {self.subject}",
-                kind="producer",
-                context=trace,
-                parent_span_id=parent.span_id if parent else None,
-                started=self.created_at,
-                duration_seconds=max(0.0, (acknowledged - self.created_at).total_seconds()),
-                event_id=self.event_id,
-                stream=ack.stream,
-                sequence=ack.sequence,
-                duplicate=ack.duplicate,
-                attempts=self.attempts + 1,
+            write_span(
+                f"publish {self.subject}",
+                "producer",
+                trace,
+                parent_span_id,
+                self.created_at,
+                max(0.0, (acknowledged - self.created_at).total_seconds()),
+                None,
+                {
+                    "event_id": self.event_id,
+                    "stream": ack.stream,
+                    "sequence": ack.sequence,
+                    "duplicate": ack.duplicate,
+                    "attempts": self.attempts + 1,
+                },
             )
 
-    def _parent(self) -> TraceContext | None:
-        return TraceContext.parse(self.headers.get("traceparent"), self.headers.get("tracestate"))
+    def _spans(self) -> tuple[TraceContext, str | None]:
+        """The producer's span, and the id of the one it belongs under.
 
-    def _span(self, parent: TraceContext | None) -> TraceContext:
-        """The producer's span; the same on every attempt, so the consumer's parent is recorded."""
-        seed = blake2b(self.event_id.encode(), digest_size=24).hexdigest()
+        It is the same on every attempt, so that the consumer's parent is recorded.
+        """
+        own = blake2b(self.event_id.encode(), digest_size=24).hexdigest()
+        parent = TraceContext.parse(
+            self.headers.get("traceparent"), self.headers.get("tracestate")
+        )
         if parent is None:
-            return TraceContext(trace_id=seed[:32], span_id=seed[32:])
-        return replace(parent, span_id=seed[32:])
+            return TraceContext(own[:32], own[32:]), None
+        return TraceContext(parent.trace_id, own[32:], parent.flags, parent.tracestate), (
+            parent.span_id
+        )

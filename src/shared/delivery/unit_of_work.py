@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.database import Base, Repository, bind_session, translate_errors
+from shared.database.direct import engine_for
 from shared.database.open_transactions import CommitMark
 from shared.database.translation import translated
 from shared.delivery.outbox import Outbox
@@ -224,16 +225,16 @@ class UnitOfWork:
             if ours is not None:
                 raise ours from error
             return
-        await self._commit(session)
+        await self._commit(session, outbox)
         if outbox.used and self._on_commit is not None:
             self._on_commit()
 
-    async def _commit(self, session: AsyncSession) -> None:
+    async def _commit(self, session: AsyncSession, outbox: Outbox) -> None:
         """Commit to the end, whatever becomes of this task meanwhile.
 
         Cancelled half way, COMMIT may have taken effect or not, and nobody would know.
         """
-        commit = asyncio.ensure_future(_committing(session))
+        commit = asyncio.ensure_future(self._committing(session, outbox))
         try:
             await asyncio.shield(commit)
         except asyncio.CancelledError:
@@ -262,10 +263,12 @@ class UnitOfWork:
                 raise
         self._committed = True
 
-
-async def _committing(session: AsyncSession) -> None:
-    async with session:
-        await session.commit()
+    async def _committing(self, session: AsyncSession, outbox: Outbox) -> None:
+        plain = not self._read_only and self._isolation is None
+        engine = engine_for(self._database.session_factory) if plain else None
+        async with session:
+            if engine is None or not await outbox.commit_alone(engine, self._mark):
+                await session.commit()
 
 
 async def _ended(task: asyncio.Future[None], seconds: float) -> None:
