@@ -25,8 +25,8 @@ from shared.database import Database
 from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import ConflictError
 from shared.service import UnitOfWorkFactoryDep
-from tests.database import orders
-from tests.database.models import Coupon
+from tests.database.models import Coupon, Order
+from tests.database.orders import order
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "data.md"
@@ -113,7 +113,7 @@ async def test_merchants_are_kept_apart_as_in_the_how_to(database: Database) -> 
     upgrade, work = blocks_of("Keep merchants apart")
 
     def migrate(connection: Connection) -> None:
-        names = {
+        names: dict[str, Any] = {
             "isolate_merchants": shared.database.isolate_merchants,
             "op": Operations(MigrationContext.configure(connection)),
         }
@@ -126,15 +126,15 @@ async def test_merchants_are_kept_apart_as_in_the_how_to(database: Database) -> 
     async with units() as uow:
         names = {
             **vars(shared.database),
-            "Order": orders.Order,
-            "order": orders.order(),
+            "Order": Order,
+            "order": order(),
             "units": units,
             "uow": uow,
         }
         await eval(compiled(work), names)
     with pytest.raises(shared.database.TenantRequiredError):
         async with units() as uow:
-            await uow.repository(orders.Order).list()
+            await uow.repository(Order).list()
 
 
 def test_the_reference_names_what_there_is() -> None:

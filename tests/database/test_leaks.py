@@ -87,13 +87,13 @@ async def test_ten_thousand_calls_cancelled_at_random_leak_no_connection(  # noq
         lambda: stocks.insert_many([{"id": 1, "count": 0}]),
         stream,
     ]
-    short = [*calls[:4], plain, read]
+    short = [*calls[:4] * 2, plain, read]
     outcomes = {"done": 0, "cancelled": 0, "failed": 0}
 
     async def work() -> None:
         for _ in range(CALLS // WORKERS):
             # Mostly the short ones; one in eight is cancelled, wherever it may be by then.
-            call = chance.choice(short if chance.random() < 0.9 else [*calls, *in_units])
+            call = chance.choice(short if chance.random() < 0.95 else [*calls, *in_units])
             task = asyncio.ensure_future(call())
             if chance.random() < 0.12:
                 for _ in range(chance.randrange(12)):
