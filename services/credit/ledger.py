@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
-
 from services.credit.models import Account, EntryKind, LedgerEntry, Order, OrderLine
+from shared.database import RowLock, excluded
 from shared.events.notification import SEND_EMAIL, Recipient, SendEmailCommandPayload
 from shared.idempotency import idempotency_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from services.credit.settings import CreditRules
@@ -37,7 +36,6 @@ class Ledger:
 
     def __init__(self, uow: UnitOfWork, rules: CreditRules, account: Account) -> None:
         self._uow = uow
-        self._session = uow.session
         self._rules = rules
         self._account = account
 
@@ -57,23 +55,23 @@ class Ledger:
         rules unless ``trial`` says otherwise; no later event gives them again. An order may well
         overtake the installation of its merchant.
         """
-        created = await uow.session.scalar(
-            insert(Account)
-            .values(
-                merchant_id=merchant_id,
-                merchant_domain=merchant_domain,
-                balance=0,
-                entries=0,
-                crossings=0,
-            )
-            .on_conflict_do_nothing()
-            .returning(Account.merchant_id)
+        accounts = uow.repository(Account)
+        created = await accounts.insert_missing(
+            [
+                {
+                    "merchant_id": merchant_id,
+                    "merchant_domain": merchant_domain,
+                    "balance": 0,
+                    "entries": 0,
+                    "crossings": 0,
+                }
+            ]
         )
-        account = await uow.session.get_one(Account, merchant_id, with_for_update=True)
+        account = await accounts.get(merchant_id, lock=RowLock())
         ledger = cls(uow, rules, account)
         given = rules.trial if trial is None else trial
-        if created is not None and given:
-            ledger._post(EntryKind.TRIAL, "trial", given)
+        if created and given:
+            await ledger._post(EntryKind.TRIAL, given, ["trial"])
         return ledger
 
     def introduce(self, merchant: MerchantCreatedPayload) -> None:
@@ -95,33 +93,29 @@ class Ledger:
             "currency": order.currency,
             "cancelled": order.cancelled_at is not None,
         }
-        newest = insert(Order).values(**key, **version)
-        is_newest = await self._session.scalar(
-            newest.on_conflict_do_update(
-                index_elements=list(key),
-                set_=version,
-                where=Order.revised_at < newest.excluded.revised_at,
-            ).returning(Order.order_id)
+        newest = await self._uow.repository(Order).upsert_many(
+            [key | version],
+            conflict=list(key),
+            change=list(version),
+            when=Order.revised_at < excluded(Order.revised_at),
         )
         if order.lines:
-            await self._keep_lines(order, renew=is_newest is not None)
+            await self._keep_lines(order, renew=bool(newest))
         await self._settle()
 
     async def top_up(self, renewal: SubscriptionRenewedPayload) -> None:
         """Add the credits of a period, once, and pay the lines that wait for them."""
         reference = idempotency_key(renewal.subscription_id, renewal.period_start.isoformat())
-        known = select(LedgerEntry.position).where(
-            LedgerEntry.merchant_id == renewal.merchant_id,
-            LedgerEntry.kind == EntryKind.TOP_UP,
-            LedgerEntry.reference == reference,
+        known = await self._uow.repository(LedgerEntry).exists(
+            merchant_id=renewal.merchant_id, kind=EntryKind.TOP_UP, reference=reference
         )
-        if renewal.credits and await self._session.scalar(known) is None:
-            self._post(EntryKind.TOP_UP, reference, renewal.credits)
+        if renewal.credits and not known:
+            await self._post(EntryKind.TOP_UP, renewal.credits, [reference])
             await self._settle()
 
     async def _keep_lines(self, order: OrderUpdatedPayload, *, renew: bool) -> None:
-        rows = [
-            {
+        rows = {  # an order may name a line twice: the last counts
+            line.line_id: {
                 "merchant_id": order.merchant_id,
                 "order_id": order.order_id,
                 "line_id": line.line_id,
@@ -131,59 +125,52 @@ class Ledger:
                 "paid": False,
             }
             for line in order.lines
-        ]
-        lines = insert(OrderLine)
-        key, new = ["merchant_id", "order_id", "line_id"], lines.excluded
-        await self._session.execute(
-            lines.on_conflict_do_update(
-                index_elements=key,
-                set_={"title": new.title, "quantity": new.quantity, "price": new.price},
-            )
-            if renew
-            else lines.on_conflict_do_nothing(index_elements=key),
-            rows,
-        )
+        }.values()
+        lines, key = self._uow.repository(OrderLine), ["merchant_id", "order_id", "line_id"]
+        if renew:
+            await lines.upsert_many(rows, conflict=key, change=["title", "quantity", "price"])
+        else:
+            await lines.insert_missing(rows, conflict=key)
 
     async def _settle(self) -> None:
         """Pay unpaid lines, oldest first, as far as the credits reach."""
         affordable = self._account.balance + self._rules.overdraft
-        unpaid = (
-            select(OrderLine)
-            .join(
-                Order,
-                (Order.merchant_id == OrderLine.merchant_id)
-                & (Order.order_id == OrderLine.order_id),
-            )
-            .where(
-                OrderLine.merchant_id == self._account.merchant_id,
-                OrderLine.paid.is_(False),
-                Order.cancelled.is_(False),
-            )
-            .order_by(OrderLine.id)
-            .limit(max(affordable, 0))
+        if affordable <= 0:
+            return
+        unpaid = await self._uow.repository(OrderLine).list(
+            OrderLine.order.has(Order.cancelled.is_(False)),
+            merchant_id=self._account.merchant_id,
+            paid=False,
+            order_by="id",
+            limit=affordable,
         )
-        for line in await self._session.scalars(unpaid):
+        for line in unpaid:
             line.paid = True
-            self._post(EntryKind.DEBIT, idempotency_key(line.order_id, line.line_id), -1)
+        references = (idempotency_key(line.order_id, line.line_id) for line in unpaid)
+        await self._post(EntryKind.DEBIT, -1, references)
 
-    def _post(self, kind: EntryKind, reference: str, amount: int) -> None:
+    async def _post(self, kind: EntryKind, amount: int, references: Iterable[str]) -> None:
+        """Enter the amount once for each reference."""
         account, low = self._account, self._rules.low_balance
-        before = account.balance
-        account.balance += amount
-        account.entries += 1
-        self._session.add(
-            LedgerEntry(
-                merchant_id=account.merchant_id,
-                position=account.entries,
-                kind=kind,
-                reference=reference,
-                amount=amount,
-                balance=account.balance,
+        entries = []
+        for reference in references:
+            before = account.balance
+            account.balance += amount
+            account.entries += 1
+            entries.append(
+                LedgerEntry(
+                    merchant_id=account.merchant_id,
+                    position=account.entries,
+                    kind=kind,
+                    reference=reference,
+                    amount=amount,
+                    balance=account.balance,
+                )
             )
-        )
-        if before > low >= account.balance:
-            account.crossings += 1
-            self._warn(account)
+            if before > low >= account.balance:
+                account.crossings += 1
+                self._warn(account)
+        await self._uow.repository(LedgerEntry).insert_many(entries)
 
     def _warn(self, account: Account) -> None:
         """Ask for the one mail of this crossing; a balance above the mark again arms the next."""

@@ -19,7 +19,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from shared.database import Base
 
@@ -106,3 +106,8 @@ class OrderLine(Base):
     quantity: Mapped[int]
     price: Mapped[Decimal] = mapped_column(Numeric(18, 4))
     paid: Mapped[bool]
+    order: Mapped[Order] = relationship(
+        primaryjoin="and_(foreign(OrderLine.merchant_id) == Order.merchant_id,"
+        " foreign(OrderLine.order_id) == Order.order_id)",
+        viewonly=True,
+    )

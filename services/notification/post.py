@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func
 
 from services.notification.mailer import Mailer, MailRefusedError
 from services.notification.models import Notification, NotificationStatus
@@ -26,6 +25,8 @@ from shared.events.notification import (
 __all__ = ["PUBLISHES", "PostOffice"]
 
 PUBLISHES = (EMAIL_SENT, EMAIL_FAILED)
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class _Attempt(NamedTuple):
@@ -100,53 +101,46 @@ class PostOffice:
         self, notification_id: UUID, command: SendEmailCommandPayload, message_id: str
     ) -> _Attempt | None:
         """Begin an attempt; None when the mail is at its end already."""
-        leased_until = func.now() + self._lease
-        claim = (
-            insert(Notification)
-            .values(
-                id=notification_id,
-                message_id=message_id,
-                merchant_id=command.recipient.merchant_id,
-                notification_type=command.notification_type,
-                recipient=command.recipient.email,
-                status=NotificationStatus.SENDING,
-                attempts=1,
-                leased_until=leased_until,
+        async with self._unit_of_work() as uow:
+            notifications = uow.repository(Notification)
+            await notifications.insert_missing(
+                [
+                    {
+                        "id": notification_id,
+                        "message_id": message_id,
+                        "merchant_id": command.recipient.merchant_id,
+                        "notification_type": command.notification_type,
+                        "recipient": command.recipient.email,
+                        "status": NotificationStatus.WAITING,
+                        "attempts": 0,
+                        "leased_until": _LONG_AGO,
+                    }
+                ],
+                conflict=["message_id"],
             )
-            .on_conflict_do_update(
-                index_elements=["message_id"],
-                set_={
+            claimed = await notifications.update_many(
+                {
                     "status": NotificationStatus.SENDING,
                     "attempts": Notification.attempts + 1,
-                    "leased_until": leased_until,
+                    "leased_until": func.now() + self._lease,
                 },
-                where=Notification.status.in_(
-                    [NotificationStatus.SENDING, NotificationStatus.WAITING]
-                )
-                & (Notification.leased_until <= func.now()),
+                Notification.leased_until <= func.now(),
+                id=notification_id,
+                status__in=[NotificationStatus.SENDING, NotificationStatus.WAITING],
             )
-            .returning(Notification.attempts)
-        )
-        async with self._unit_of_work() as uow:
-            number = await uow.session.scalar(claim)
-            if number is not None:
-                return _Attempt(notification_id, number)
-            status = await uow.session.scalar(
-                select(Notification.status).where(Notification.id == notification_id)
-            )
+            if claimed:
+                return _Attempt(notification_id, claimed[0].attempts)
+            status = (await notifications.get(notification_id)).status
         if status in (NotificationStatus.SENT, NotificationStatus.FAILED):
             return None
         raise ConflictError("Another attempt to send this mail is running", current_state=status)
 
     async def _end(self, uow: UnitOfWork, attempt: _Attempt, **columns: object) -> bool:
         """Write how an attempt ended; False when its lease ran out and another took over."""
-        ended = await uow.session.scalar(
-            update(Notification)
-            .where(Notification.id == attempt.id, Notification.attempts == attempt.number)
-            .values(**columns)
-            .returning(Notification.id)
+        ended = await uow.repository(Notification).update_many(
+            columns, id=attempt.id, attempts=attempt.number
         )
-        return ended is not None
+        return bool(ended)
 
     async def _sent(
         self, command: SendEmailCommandPayload, attempt: _Attempt, mail_id: str

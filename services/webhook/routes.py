@@ -1,20 +1,18 @@
 """HTTP of the webhook service."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import pydantic
 from fastapi import APIRouter, Header, Path, Request, Response, status
 from pydantic import BaseModel
 from pydantic_core import to_json
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.webhook import shopify
 from services.webhook.models import DeliveryStatus, WebhookDelivery
 from services.webhook.settings import WebhookSettings
 from shared.api import ApiResponse, raises, success_response
-from shared.database import Database
+from shared.database import where
+from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import UnauthorizedError, ValidationError
 from shared.idempotency import idempotency_key
 from shared.service import Provided, UnitOfWorkDep
@@ -54,7 +52,7 @@ async def receive(
     request: Request,
     response: Response,
     uow: UnitOfWorkDep,
-    database: Annotated[Database, Provided(Database)],
+    unit_of_work: Annotated[UnitOfWorkFactory, Provided(UnitOfWorkFactory)],
     settings: Annotated[WebhookSettings, Provided(WebhookSettings)],
     shop_domain: Annotated[str, Header(alias="X-Shopify-Shop-Domain", max_length=255)],
     webhook_id: Annotated[str, Header(alias="X-Shopify-Webhook-Id", max_length=128)],
@@ -82,13 +80,13 @@ async def receive(
     except pydantic.ValidationError as error:
         mistakes = _mistakes(error)
         rejected = {"status": DeliveryStatus.REJECTED, "error": to_json(mistakes).decode()}
-        async with database.transaction() as session:  # the refusal rolls the unit of work back
-            await _keep(session, delivery | rejected)
+        async with unit_of_work() as other:  # the refusal rolls that of the request back
+            await _keep(other, delivery | rejected)
         raise ValidationError(
             f"This {topic} webhook cannot be read", validation_errors=mistakes
         ) from error
     taken = DeliveryStatus.IGNORED if fact is None else DeliveryStatus.ACCEPTED
-    if not await _keep(uow.session, delivery | {"status": taken, "error": None}):
+    if not await _keep(uow, delivery | {"status": taken, "error": None}):
         response.status_code = status.HTTP_200_OK
         return success_response(Receipt(webhook_id=webhook_id, status=taken, duplicate=True))
     event_id = None
@@ -103,17 +101,15 @@ async def receive(
     return success_response(Receipt(webhook_id=webhook_id, status=taken, event_id=event_id))
 
 
-async def _keep(session: AsyncSession, delivery: Mapping[str, object]) -> bool:
+async def _keep(uow: UnitOfWork, delivery: dict[str, object]) -> bool:
     """Keep a delivery; False if it was taken before. One that was rejected may come again."""
-    row = insert(WebhookDelivery).values(dict(delivery))
-    kept = await session.scalar(
-        row.on_conflict_do_update(
-            index_elements=["shop_domain", "webhook_id"],
-            set_={name: row.excluded[name] for name in ("topic", "body", "status", "error")},
-            where=WebhookDelivery.status == DeliveryStatus.REJECTED,
-        ).returning(WebhookDelivery.id)
+    kept = await uow.repository(WebhookDelivery).upsert_many(
+        [delivery],
+        conflict=["shop_domain", "webhook_id"],
+        change=["topic", "body", "status", "error"],
+        when=where(status=DeliveryStatus.REJECTED),
     )
-    return kept is not None
+    return bool(kept)
 
 
 def _mistakes(error: pydantic.ValidationError) -> list[dict[str, str]]:

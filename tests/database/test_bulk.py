@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import ColumnDefault, func, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database import Database, Money, Repository, bind_session
+from shared.database import Database, Money, Repository, bind_session, excluded, where
 from shared.errors import ConflictError, NotFoundError, ValidationError
 from tests.database.models import (
     Address,
@@ -343,3 +343,32 @@ async def test_a_default_that_copy_cannot_work_out_is_named(database: Database) 
         assert await readings.copy([{"device": "d", "at": 1, "name": None}]) == 1
     finally:
         column.default = None
+
+
+async def test_rows_that_are_missing_are_inserted_and_told(
+    stocks: Repository[Stock],
+) -> None:
+    rows = [{"id": n, "count": n} for n in range(3)]
+    assert [row.id for row in await stocks.insert_missing(rows[:2], conflict=["id"])] == [0, 1]
+    again = [{"id": n, "count": 9} for n in (0, 2, 2)]
+    assert [(row.id, row.count) for row in await stocks.insert_missing(again)] == [(2, 9)]
+    assert (await stocks.get(0)).count == 0
+    with pytest.raises(ValidationError, match="declares no unique"):
+        await stocks.insert_missing(rows, conflict=["count"])
+
+
+async def test_an_upsert_changes_rows_only_when_and_with_what_it_is_told(
+    stocks: Repository[Stock],
+) -> None:
+    await stocks.insert_many([{"id": 1, "count": 10}, {"id": 2, "count": 20}])
+    rows = [{"id": n, "count": 15} for n in (1, 2, 3)]
+    newer = Stock.count < excluded(Stock.count)
+    changed = await stocks.upsert_many(rows, conflict=["id"], when=newer)
+    assert [(row.id, row.count, row.version) for row in changed] == [(1, 15, 2), (3, 15, 1)]
+    added = await stocks.upsert_many(
+        rows[:2],
+        conflict=["id"],
+        change={"count": Stock.count + excluded(Stock.count)},
+        when=where(count__gt=15),
+    )
+    assert [(row.id, row.count) for row in added] == [(2, 35)]

@@ -8,10 +8,11 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 
 from shared.context import Context, TraceContext, bind
-from shared.database import Database
+from shared.database import Database, system_scope, tenant_scope
 from shared.database.instrumentation import trace_statements
 from shared.tracing import FinishedSpan, export_to
 from tests.database.models import Coupon
+from tests.database.orders import SHOP
 
 
 @pytest.fixture
@@ -110,3 +111,28 @@ async def test_asked_to_they_are_logged_whether_sampled_or_not(
     with bind(Context.start(trace=unsampled)):
         await database.ping()
     assert caplog.messages == ["span SELECT"]
+
+
+async def test_work_across_merchants_is_traced_too(
+    database: Database, spans: list[FinishedSpan]
+) -> None:
+    trace_statements(database)
+    with bind(Context.start()), system_scope("test"):
+        async with database.transaction() as session:
+            await session.execute(text("SELECT 1"))
+        async with database.transaction() as session:
+            await session.execute(text("SELECT 2"))
+    assert [span.attributes["db.query.text"] for span in spans] == ["SELECT 1", "SELECT 2"]
+
+
+async def test_what_the_library_tells_postgresql_has_no_span(
+    database: Database, spans: list[FinishedSpan]
+) -> None:
+    trace_statements(database)
+    with tenant_scope(SHOP):
+        async with database.transaction() as session:
+            assert await session.scalar(text("SELECT current_setting('glam.merchant_id')")) == str(
+                SHOP
+            )
+    (span,) = spans
+    assert "set_config" not in str(span.attributes["db.query.text"])

@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable  # noqa: TC003
+from contextlib import suppress
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from shared.database import Database, Repository, RowLock, bind_session
+from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import GlamBaseError
 from tests.database.models import Account, Article, Stock
 from tests.database.test_repository import article
@@ -23,6 +25,7 @@ async def test_ten_thousand_calls_cancelled_at_random_leak_no_connection(  # noq
     stocks = Repository(Stock, database.session_factory)
     articles = Repository(Article, database.session_factory)
     accounts = Repository(Account, database.session_factory)
+    units = UnitOfWorkFactory(database, service="leaks")
     await stocks.insert_many({"id": n, "count": 0} for n in range(50))
     chance = random.Random(3)
     numbers = iter(range(10**9))
@@ -42,6 +45,34 @@ async def test_ten_thousand_calls_cancelled_at_random_leak_no_connection(  # noq
                 await stocks.get(0, lock=RowLock(skip_locked=True))
                 raise asyncio.CancelledError
 
+    async def plain() -> None:
+        async with units() as uow:
+            row = await uow.repository(Stock).get(chance.randrange(4, 50))
+            row.count += 1
+
+    async def nested() -> None:
+        async with units() as uow:
+            with suppress(ZeroDivisionError):
+                async with uow.savepoint():
+                    await uow.repository(Stock).update_many({"count": -1}, id=3)
+                    raise ZeroDivisionError
+            async with uow.savepoint():
+                await uow.repository(Stock).count(id=3)
+
+    async def again() -> None:
+        async def work(uow: UnitOfWork) -> None:
+            row = await uow.repository(Stock).get(49)
+            row.count += 1
+
+        await units.run(work, isolation="repeatable read", attempts=2)
+
+    async def read() -> None:
+        async with units(read_only=True) as uow:
+            await uow.repository(Stock).find_by_id(1)
+            await uow.release()
+            await uow.repository(Stock).find_by_id(2)
+
+    in_units: list[Callable[[], Awaitable[object]]] = [plain, nested, again, read, unit_of_work]
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: stocks.find_by_id(1),
         lambda: stocks.get(2),
@@ -55,14 +86,14 @@ async def test_ten_thousand_calls_cancelled_at_random_leak_no_connection(  # noq
         lambda: stocks.upsert_many([{"id": chance.randrange(50), "count": 0}], conflict=["id"]),
         lambda: stocks.insert_many([{"id": 1, "count": 0}]),
         stream,
-        unit_of_work,
     ]
+    short = [*calls[:4] * 2, plain, read]
     outcomes = {"done": 0, "cancelled": 0, "failed": 0}
 
     async def work() -> None:
         for _ in range(CALLS // WORKERS):
             # Mostly the short ones; one in eight is cancelled, wherever it may be by then.
-            call = chance.choice(calls[:4] if chance.random() < 0.93 else calls)
+            call = chance.choice(short if chance.random() < 0.95 else [*calls, *in_units])
             task = asyncio.ensure_future(call())
             if chance.random() < 0.12:
                 for _ in range(chance.randrange(12)):
@@ -83,6 +114,7 @@ async def test_ten_thousand_calls_cancelled_at_random_leak_no_connection(  # noq
     pool = database.engine.pool
     assert pool.checkedout() == 0  # type: ignore[attr-defined]
     assert await stocks.count(id__lt=50) == 50, "the pool still serves"
+    assert not await stocks.exists(count__lt=0), "what was undone stays undone"
     # The server agrees: nobody is in a transaction, and there are no more than the pool keeps.
     observer = database.create_engine(poolclass=NullPool)
     try:

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -20,9 +20,11 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings
 from shared.context import Context, bind
 from shared.database import Database, tenant_scope
+from shared.database.instrumentation import trace_statements
 from shared.database.slow_queries import hide_values
 from shared.dev import PostgresServer
 from shared.errors import DatabaseError
+from shared.tracing import FinishedSpan, export_to
 from tests.database.replica import StandbyServer
 
 if TYPE_CHECKING:
@@ -222,6 +224,21 @@ async def test_a_password_may_be_provided(guarded: PostgresServer) -> None:
 ON_STANDBY = text("SELECT pg_is_in_recovery()")
 
 
+@contextmanager
+def taking_spans() -> Iterator[list[FinishedSpan]]:
+    taken: list[FinishedSpan] = []
+
+    class Taker:
+        def export(self, span: FinishedSpan) -> None:
+            taken.append(span)
+
+    export_to(Taker())
+    try:
+        yield taken
+    finally:
+        export_to(None)
+
+
 async def reads_from_standby(database: Database, *, replica: bool = True) -> bool:
     async with database.transaction(read_only=True, replica=replica) as session:
         return bool(await session.scalar(ON_STANDBY))
@@ -249,6 +266,11 @@ async def test_read_only_work_goes_to_a_standby_while_it_is_there_and_near(
 
             await until(is_read_from)
             assert not await reads_from_standby(database, replica=False)
+            trace_statements(database)
+            with taking_spans() as spans, bind(Context.start()):
+                assert await is_read_from()
+            (span,) = spans  # and none for the question how far behind it is
+            assert span.attributes["server.port"] == standby.port
             async with database.transaction(read_only=True, isolation="serializable") as session:
                 assert not await session.scalar(ON_STANDBY)
             (status,) = await database.replicas()

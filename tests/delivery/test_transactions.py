@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,11 @@ from sqlalchemy import text
 from shared.database import FailedTransactionError
 from shared.delivery import CommitInDoubtError, UnitOfWorkFactory, run_unit_of_work
 from shared.errors import ConflictError, DatabaseError, NotFoundError
-from tests.delivery.world import COUNTED, SERVICE, Counted, World, eventually
+from tests.delivery.world import COUNTED, SERVICE, Counted, World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from shared.database import Database
     from shared.delivery import UnitOfWork
 
 
@@ -36,20 +33,6 @@ async def sums(world: World) -> dict[str, int]:
     async with world.database.transaction() as session:
         rows = await session.execute(text("SELECT name, n FROM sums"))
         return {row.name: row.n for row in rows}
-
-
-async def idle(database: Database) -> bool:
-    """Whether nobody holds a connection and PostgreSQL has no transaction of ours open."""
-    if database.engine.pool.checkedout():  # type: ignore[attr-defined]
-        return False
-    async with database.engine.connect() as connection:
-        open_transactions = await connection.scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-            )
-        )
-    return bool(open_transactions == 0)
 
 
 async def test_a_savepoint_undoes_its_own_rows_and_messages_only(
@@ -257,62 +240,6 @@ async def test_a_conflict_found_by_the_commit_is_no_doubt(units: UnitOfWorkFacto
             )
             await uow.session.execute(text("INSERT INTO d VALUES (1), (1)"))
     assert unit.committed is False
-
-
-async def test_calls_cancelled_at_random_leak_nothing(  # noqa: C901 - four kinds of calls
-    world: World, units: UnitOfWorkFactory
-) -> None:
-    calls = int(os.environ.get("GLAM_CANCELLED_CALLS", "300"))  # 10000 in a long run
-    chance = random.Random(5)
-
-    async def plain() -> None:
-        async with units() as uow:
-            await uow.session.execute(text("UPDATE sums SET n = n + 1 WHERE name = 'a'"))
-
-    async def nested() -> None:
-        async with units() as uow:
-            with suppress(ZeroDivisionError):
-                async with uow.savepoint():
-                    await uow.session.execute(text("UPDATE sums SET n = n + 1 WHERE name = 'b'"))
-                    raise ZeroDivisionError
-            async with uow.savepoint():
-                await uow.session.execute(text("SELECT 1"))
-
-    async def again() -> None:
-        async def work(uow: UnitOfWork) -> None:
-            n = await uow.session.scalar(text("SELECT n FROM sums WHERE name = 'a'"))
-            await uow.session.execute(text("UPDATE sums SET n = :n WHERE name = 'a'"), {"n": n})
-
-        await units.run(work, isolation="repeatable read", attempts=2)
-
-    async def read() -> None:
-        async with units(read_only=True) as uow:
-            await uow.session.execute(text("SELECT * FROM sums"))
-            await uow.release()
-            await uow.session.execute(text("SELECT * FROM sums"))
-
-    async def one() -> None:
-        task = asyncio.create_task(chance.choice((plain, nested, again, read))())
-        if chance.random() < 0.7:
-            await asyncio.sleep(chance.random() * chance.choice((0.0, 0.002, 0.02, 0.1)))
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            assert isinstance(task.exception(), DatabaseError | None)
-
-    at_once = asyncio.Semaphore(12)
-
-    async def bounded() -> None:
-        async with at_once:
-            await one()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(calls):
-            group.create_task(bounded())
-    await eventually(lambda: idle(world.database))
-    pool = world.database.engine.pool
-    assert pool.checkedout() == 0  # type: ignore[attr-defined]
-    assert (await sums(world))["b"] == 0
 
 
 async def test_a_handler_that_waits_for_http_holds_no_connection(

@@ -10,6 +10,7 @@ from shared.database.base import (
     VersionedMixin,
     create_updated_at_trigger,
 )
+from shared.database.bulk import excluded
 from shared.database.config import DatabaseConfig, create_database_config
 from shared.database.current import bind_session, current_session, detached
 from shared.database.database import Database, Isolation
@@ -90,6 +91,7 @@ __all__ = [
     "current_session",
     "detached",
     "drop_history",
+    "excluded",
     "expose_merchants",
     "get_database_health",
     "get_database_manager",

@@ -31,7 +31,7 @@ from shared.database.tenancy import tell_tenants
 from shared.database.translation import translate_errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     import asyncpg
@@ -84,6 +84,8 @@ class Database:
             connect=self.connect if settings.slow_query_plan else None,
         )
         self.url = self._connector.url
+        self._engines: list[tuple[AsyncEngine, Connector]] = []
+        self._watchers: list[Callable[[Engine, str, int], None]] = []
         self.engine = self._pooled(self._connector, application_name)
         self._system_engine: AsyncEngine | None = None
         self._replicas = Replicas(
@@ -207,6 +209,16 @@ class Database:
         """Create another engine to the same place, e.g. without a pool; the caller closes it."""
         return self._engine(self._connector, poolclass=poolclass, **options)
 
+    def watch_engines(self, watch: Callable[[Engine, str, int], None]) -> None:
+        """Call ``watch`` with each engine, its host and its port.
+
+        They are the primary's, those of the standbys, and that of the role across merchants as
+        soon as there is one: what listens to statements hears all of them.
+        """
+        self._watchers.append(watch)
+        for engine, connector in self._engines:
+            watch(engine.sync_engine, connector.host, connector.port)
+
     def _enter_system(self) -> Engine:
         """The engine of the role across merchants, made when it is first needed."""
         settings = self.settings
@@ -292,6 +304,9 @@ class Database:
                 engine, self.application_name, threshold_seconds=settings.idle_warning_seconds
             )
         self._slow_queries.watch(engine)
+        self._engines.append((engine, connector))
+        for watch in self._watchers:
+            watch(engine.sync_engine, connector.host, connector.port)
         return engine
 
     def _engine(self, connector: Connector, **options: Any) -> AsyncEngine:

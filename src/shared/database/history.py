@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, event, text
 
 from shared.context import current
+from shared.database.aside import ASIDE
 from shared.errors.details import json_safe
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ FOR EACH ROW EXECUTE FUNCTION {schema}keep_history({key})"""
 _TELL = text(
     "SELECT set_config('glam.user_id', :user_id, true),"
     " set_config('glam.trace_id', :trace_id, true)"
-)
+).execution_options(**ASIDE)
 
 
 _TOLD = "glam.author"  # in `Connection.info`
@@ -124,6 +125,8 @@ def _add_history(table: Table, connection: Connection, **_: object) -> None:
 
 def create_history(op: Any, table: str, *, key: Sequence[str] = ("id",)) -> None:
     """Let a migration keep the history of ``table`` from now on, in ``<table>_history``.
+
+    Of a table of merchants, `isolate_merchants` comes after it, and isolates both.
 
     Args:
         op: ``alembic.op``.

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from shared.context import current
+from shared.database.aside import is_aside
 from shared.database.summary import summary_of
 from shared.tracing import record_span
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
     from shared.database.database import Database
@@ -30,23 +33,31 @@ _MAX_TEXT = 4096
 def trace_statements(database: Database, *, logged: bool = False) -> None:
     """Record a span for each statement that ``database`` runs in a trace from now on.
 
-    Statements outside of any trace, such as the relay's polling, have none. Without this call
-    nothing listens, and statements cost what they did. A second call is not needed: it would
-    record every statement twice.
+    Statements outside of any trace, such as the relay's polling, have none; nor have those by
+    which the library tells PostgreSQL whose transaction it is. Those of standbys, and of work
+    across merchants, name the server they went to. Without this call nothing listens, and
+    statements cost what they did. A second call is not needed: it would record every statement
+    twice.
 
     Args:
-        database: whose engine to listen to.
+        database: whose engines to listen to.
         logged: whether the spans are written to the log too, rather than exported only.
     """
-    settings = database.settings
-    place = {
-        "db.system.name": "postgresql",
-        "db.namespace": f"{settings.name}|{database.schema}",
-        "server.address": settings.host,
-        "server.port": settings.port,
-    }
-    engine = database.engine.sync_engine
+    database.watch_engines(
+        lambda engine, host, port: _trace(
+            engine,
+            {
+                "db.system.name": "postgresql",
+                "db.namespace": f"{database.settings.name}|{database.schema}",
+                "server.address": host,
+                "server.port": port,
+            },
+            logged=logged,
+        )
+    )
 
+
+def _trace(engine: Engine, place: Mapping[str, object], *, logged: bool) -> None:
     @event.listens_for(engine, "before_cursor_execute")
     def started(
         _connection: Connection,
@@ -56,7 +67,8 @@ def trace_statements(database: Database, *, logged: bool = False) -> None:
         context: ExecutionContext,
         _many: bool,
     ) -> None:
-        context._glam_span = datetime.now(UTC), time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
+        if not is_aside(context):
+            context._glam_span = datetime.now(UTC), time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
 
     @event.listens_for(engine, "after_cursor_execute")
     def finished(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.database.aside import ASIDE
 from shared.errors import GlamBaseError
 from shared.metrics import database_replica_lag_seconds, database_replica_reads_total
 
@@ -34,7 +35,7 @@ SELECT CASE
   WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
     AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE pid IS NOT NULL) THEN 0
   ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'Infinity')
-END::float""")
+END::float""").execution_options(**ASIDE)
 
 
 @dataclass(frozen=True, slots=True)

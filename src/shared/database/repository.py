@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from sqlalchemy import Select, exists, func, inspect, select
+from sqlalchemy import Select, and_, exists, func, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.base import Base, MerchantMixin, SoftDeleteMixin
 from shared.database.bulk import (
     copy_rows,
     delete_rows,
+    insert_missing_rows,
     insert_rows,
     update_each,
     update_rows,
@@ -118,7 +119,7 @@ class Repository(Generic[T]):
                 and type(instance) is self.model
                 and inspect(instance).transient
             ):
-                with translate_errors(self.model.__name__):
+                with translate_errors(self.model.__name__, table=self.model.__table__):
                     return await shortcut.insert(engine, instance)
         async with self._work() as session:
             session.add(instance)
@@ -197,7 +198,7 @@ class Repository(Generic[T]):
         engine = None if load or lock is not None else self._alone()
         shortcut = Shortcut.to(self.model) if engine is not None else None
         if engine is not None and shortcut is not None:
-            with translate_errors(self.model.__name__):
+            with translate_errors(self.model.__name__, table=self.model.__table__):
                 row = await shortcut.find(engine, identity, include_deleted=include_deleted)
             return None if row is None or self._scope.foreign(row) else row
         query = select(self.model).where(*self._key_is(identity))
@@ -484,11 +485,29 @@ class Repository(Generic[T]):
             await session.flush()
             return await insert_rows(self._scope, session, rows)
 
+    async def insert_missing(
+        self, rows: Iterable[T | Mapping[str, Any]], *, conflict: Sequence[str] | None = None
+    ) -> builtins.list[T]:
+        """Insert the rows that are not there yet; return those, so that one knows which were new.
+
+        A row that is there is left as it is, soft-deleted or not, and whosesoever it is.
+
+        Args:
+            rows: instances, or mappings by attribute.
+            conflict: the columns of a unique constraint or index, by which rows are known; by
+                default any.
+        """
+        async with self._work() as session:
+            await session.flush()
+            return await insert_missing_rows(self._scope, session, rows, conflict=conflict)
+
     async def copy(self, rows: Iterable[T | Mapping[str, Any]]) -> int:
         """Insert very many rows by COPY, all or none; return how many.
 
         It is the fastest way in, and returns no rows. Types, defaults and constraints are those of
         `insert_many`, but for defaults that are SQL expressions of the model: these must be given.
+        On a table of isolated merchants, where PostgreSQL refuses COPY, the rows are copied into a
+        temporary table and inserted from there, each judged by the policy.
 
         Args:
             rows: instances, or mappings by attribute; may be a generator, which is read a piece at
@@ -503,7 +522,8 @@ class Repository(Generic[T]):
         rows: Iterable[T | Mapping[str, Any]],
         *,
         conflict: Sequence[str],
-        change: Sequence[str] | None = None,
+        change: Sequence[str] | Mapping[str, Any] | None = None,
+        when: Condition | None = None,
     ) -> builtins.list[T]:
         """Insert rows, or change those that are there already; return them all, in order.
 
@@ -513,15 +533,26 @@ class Repository(Generic[T]):
         Args:
             rows: instances, or mappings by attribute; no two with the same key.
             conflict: the columns of a unique constraint or index, by which rows are known.
-            change: what to write over in a row that is there; by default all that is given.
+            change: what to write over in a row that is there; by default all that is given. A
+                mapping says with what: ``{"count": Stock.count + excluded(Stock.count)}``.
+            when: change only rows for which this holds, such as
+                ``Order.revised_at < excluded(Order.revised_at)``. Others are left as they are, and
+                out of what is returned.
 
         Raises:
             ConflictError: a row that is there is another merchant's, or of another version; none
-                is changed then.
+                is changed then. With ``when`` it is left as it is, like others.
         """
+        allowed = (
+            None
+            if when is None
+            else and_(*self._scope.conditions([when], {}, include_deleted=True))
+        )
         async with self._work() as session:
             await session.flush()
-            return await upsert_rows(self._scope, session, rows, conflict=conflict, change=change)
+            return await upsert_rows(
+                self._scope, session, rows, conflict=conflict, change=change, when=allowed
+            )
 
     async def update_many(
         self, changes: Mapping[str, Any], *given: Condition, **filters: Any
@@ -629,7 +660,7 @@ class Repository(Generic[T]):
             raise RuntimeError(
                 "a lock ends with its transaction: lock rows inside `async with` of a unit of work"
             )
-        with translate_errors(self.model.__name__):
+        with translate_errors(self.model.__name__, table=self.model.__table__):
             if joined is not None:
                 yield joined
             else:

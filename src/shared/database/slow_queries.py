@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from shared.context import current
+from shared.database.aside import is_aside
 from shared.metrics import database_slow_queries_total
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class SlowQueries:
         many: bool,
     ) -> None:
         seconds = time.perf_counter() - context._glam_started  # type: ignore[attr-defined] # noqa: SLF001
-        if seconds < self._threshold_seconds:
+        if seconds < self._threshold_seconds or is_aside(context):
             return
         self._counter.inc()
         _logger.warning(

@@ -20,6 +20,7 @@ from uuid import UUID
 from sqlalchemy import event, text
 
 from shared.context import Context, bind, current
+from shared.database.aside import ASIDE
 from shared.database.connection_info import info_of
 from shared.errors import DatabaseError, ForbiddenError
 
@@ -45,7 +46,7 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-_TELL = text("SELECT set_config('glam.merchant_id', :merchant, true)")
+_TELL = text("SELECT set_config('glam.merchant_id', :merchant, true)").execution_options(**ASIDE)
 _TOLD = "glam.tenant"  # in the notes of a connection
 _SETTINGS_TOLD = "glam.settings"
 _reason: ContextVar[str | None] = ContextVar("shared_database_system_scope", default=None)
@@ -189,7 +190,7 @@ def tell_tenant(connection: Connection) -> None:
 def _tell_always(engine: Engine, settings: Mapping[str, str]) -> None:
     names = list(settings)
     calls = (f"set_config('{name}', :{name}, true)" for name in names)
-    statement = text("SELECT " + ", ".join(calls))
+    statement = text("SELECT " + ", ".join(calls)).execution_options(**ASIDE)
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
@@ -253,6 +254,7 @@ BEGIN
   END IF;
   RETURN merchant;
 END $$"""
+_ME = "CAST((SELECT glam_merchant()) AS text)"
 _MINE = "glam_merchant() IS NOT NULL AND {column} = (SELECT glam_merchant())"
 
 
@@ -262,7 +264,8 @@ def isolate_merchants(op: Any, table: str, *, column: str = "merchant_id") -> No
     From then on a transaction sees and writes the rows of the merchant it works for, whatever its
     statements forget to say; one that works for none fails with `TenantRequiredError`. Neither
     does the table's owner escape. Superusers and roles with BYPASSRLS do: services must not log in
-    as one. A second call, in a later revision, renews the policy.
+    as one. A second call, in a later revision, renews the policy. The table's history, if it has
+    one, is isolated with it.
 
     Args:
         op: ``alembic.op``.
@@ -270,20 +273,24 @@ def isolate_merchants(op: Any, table: str, *, column: str = "merchant_id") -> No
         column: the merchant's id, a UUID.
     """
     quote = op.get_bind().dialect.identifier_preparer.quote
-    name, mine = quote(table), _MINE.format(column=quote(column))
     op.execute(_FUNCTION)
-    op.execute(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
-    op.execute(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
-    op.execute(f"DROP POLICY IF EXISTS merchant ON {name}")
-    op.execute(f"CREATE POLICY merchant ON {name} USING ({mine}) WITH CHECK ({mine})")
+    for statement in _isolation(quote(table), _MINE.format(column=quote(column))):
+        op.execute(statement)
+    # What it was before it came to this merchant, or after it left, is another's as well.
+    was = " AND ".join(
+        f"coalesce({row} ->> {_literal(column)}, {_ME}) = {_ME}" for row in ("before", "after")
+    )
+    name = quote(f"{table}_history")
+    _of_history(op, name, _isolation(name, f"glam_merchant() IS NOT NULL AND {was}"))
 
 
 def expose_merchants(op: Any, table: str) -> None:
     """Undo `isolate_merchants`, for the way back of a revision."""
-    name = op.get_bind().dialect.identifier_preparer.quote(table)
-    op.execute(f"DROP POLICY merchant ON {name}")
-    op.execute(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
-    op.execute(f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY")
+    quote = op.get_bind().dialect.identifier_preparer.quote
+    name, history = quote(table), quote(f"{table}_history")
+    for statement in _exposure(name):
+        op.execute(statement)
+    _of_history(op, history, _exposure(history))
 
 
 @contextmanager
@@ -293,7 +300,43 @@ def without_isolation(op: Any, table: str) -> Iterator[None]:
     The table's owner is let through until the block ends. The table is locked until the
     revision commits, so nobody else gets through meanwhile.
     """
-    name = op.get_bind().dialect.identifier_preparer.quote(table)
+    quote = op.get_bind().dialect.identifier_preparer.quote
+    name, history = quote(table), quote(f"{table}_history")
     op.execute(f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY")
+    _of_history(op, history, [f"ALTER TABLE {history} NO FORCE ROW LEVEL SECURITY"])
     yield
     op.execute(f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
+    _of_history(
+        op, history, [f"ALTER TABLE {history} FORCE ROW LEVEL SECURITY"], where="relrowsecurity"
+    )
+
+
+def _isolation(name: str, mine: str) -> list[str]:
+    return [
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
+        f"DROP POLICY IF EXISTS merchant ON {name}",
+        f"CREATE POLICY merchant ON {name} USING ({mine}) WITH CHECK ({mine})",
+    ]
+
+
+def _exposure(name: str) -> list[str]:
+    return [
+        f"DROP POLICY IF EXISTS merchant ON {name}",
+        f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY",
+    ]
+
+
+def _of_history(op: Any, name: str, statements: list[str], *, where: str = "true") -> None:
+    """Execute these if there is a table of this name: in SQL, since a script cannot look."""
+    op.execute(
+        "DO $glam$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_class"
+        f" WHERE oid = to_regclass({_literal(name)}) AND {where}) THEN "
+        + "; ".join(statements)
+        + "; END IF; END $glam$"
+    )
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

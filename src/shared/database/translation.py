@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
+from sqlalchemy import Index, Table
 from sqlalchemy import exc as sa
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.schema import ColumnCollectionConstraint
 
 from shared.database.open_transactions import FailedTransactionError
 from shared.database.tenancy import NO_TENANT, TenantRequiredError
@@ -16,6 +18,8 @@ from shared.errors import ConflictError, DatabaseError, GlamBaseError, Validatio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy import FromClause
 
 __all__ = ["translate_errors", "translated"]
 
@@ -46,11 +50,15 @@ _STALE_TABLE = re.compile(r"on table '([^']+)'")
 
 
 @contextmanager
-def translate_errors(operation: str | None = None) -> Iterator[None]:
+def translate_errors(
+    operation: str | None = None, *, table: FromClause | None = None
+) -> Iterator[None]:
     """Raise errors of SQLAlchemy and asyncpg as errors of `shared.errors`, cause attached.
 
     Args:
         operation: what was being done, for the error's details.
+        table: knows the columns of its constraints, which PostgreSQL keeps to itself where
+            row-level security is on.
 
     Raises:
         ConflictError: the present rows stand against it: a unique or exclusion constraint, a row
@@ -64,21 +72,21 @@ def translate_errors(operation: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ours = translated(error, operation)
+        ours = translated(error, operation, table=table)
         if ours is None:
             raise
         raise ours from error
 
 
 def translated(  # noqa: PLR0911 - one line a kind
-    error: BaseException, operation: str | None = None
+    error: BaseException, operation: str | None = None, *, table: FromClause | None = None
 ) -> GlamBaseError | None:
     """Return what ``error`` is called among our errors; None when it is not a driver's."""
     if isinstance(error, StaleDataError):
-        table = _STALE_TABLE.search(str(error))
+        stale = _STALE_TABLE.search(str(error))
         return ConflictError(
             "the row was changed or deleted by someone else",
-            conflicting_resource=table[1] if table else None,
+            conflicting_resource=stale[1] if stale else None,
         )
     if isinstance(error, sa.StatementError) and isinstance(error.orig, GlamBaseError):
         return error.orig  # a type of ours refused the value
@@ -87,9 +95,10 @@ def translated(  # noqa: PLR0911 - one line a kind
             "no database connection became free in time", operation=operation, retryable=True
         )
     if isinstance(error, sa.DBAPIError):
-        return _of_driver(_driver_error(error), operation, lost=error.connection_invalidated)
+        lost = error.connection_invalidated
+        return _of_driver(_driver_error(error), operation, lost=lost, known=table)
     if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
-        return _of_driver(error, operation, lost=False)
+        return _of_driver(error, operation, lost=False, known=table)
     if isinstance(error, sa.SQLAlchemyError):
         return DatabaseError(_first_line(error), operation=operation, retryable=False)
     return None
@@ -103,12 +112,14 @@ def _driver_error(error: sa.DBAPIError) -> BaseException:
     return adapted.__cause__ or adapted
 
 
-def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> GlamBaseError:
+def _of_driver(
+    error: BaseException, operation: str | None, *, lost: bool, known: FromClause | None
+) -> GlamBaseError:
     state: str | None = getattr(error, "sqlstate", None)
     table: str | None = getattr(error, "table_name", None)
     kind = (state or "")[:2]
     if kind == _INTEGRITY_CLASS:
-        return _of_integrity(error, state)
+        return _of_integrity(error, state, known)
     if state == NO_TENANT:
         return TenantRequiredError(
             f"{_first_line(error)}: bind the merchant with tenant_scope(merchant_id), or say "
@@ -142,11 +153,13 @@ def _of_driver(error: BaseException, operation: str | None, *, lost: bool) -> Gl
     )
 
 
-def _of_integrity(error: BaseException, state: str | None) -> ConflictError | ValidationError:
+def _of_integrity(
+    error: BaseException, state: str | None, known: FromClause | None
+) -> ConflictError | ValidationError:
     table: str | None = getattr(error, "table_name", None)
     constraint: str | None = getattr(error, "constraint_name", None)
     column: str | None = getattr(error, "column_name", None)
-    columns = [column] if column else _columns(error)
+    columns = [column] if column else _columns(error) or _columns_of(known, table, constraint)
     against = None
     # PostgreSQL's text is not handed on: it quotes the row's values.
     if state in {_UNIQUE_VIOLATION, _EXCLUSION_VIOLATION}:
@@ -170,6 +183,17 @@ def _columns(error: BaseException) -> list[str] | None:
     """The columns of the key that PostgreSQL's detail names; its values are left behind."""
     found = _KEY.search(getattr(error, "detail", None) or "")
     return [name.strip().strip('"') for name in found[1].split(",")] if found else None
+
+
+def _columns_of(
+    known: FromClause | None, table: str | None, constraint: str | None
+) -> list[str] | None:
+    if not isinstance(known, Table) or known.name != table:
+        return None
+    for one in (*known.constraints, *known.indexes):
+        if isinstance(one, ColumnCollectionConstraint | Index) and one.name == constraint:
+            return [column.name for column in one.columns]
+    return None
 
 
 def _refers_to_it(error: BaseException) -> bool:
