@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
         Callable,
-        Hashable,
         Iterable,
         Iterator,
         Sequence,
@@ -485,7 +484,7 @@ def _values_of(
         state = inspect(row)
         given = {key: state.dict[key] for key in mapper.column_attrs.keys() if key in state.dict}  # noqa: SIM118
         given |= _composed(scope.model, state.dict)
-    elif row.keys() <= _plain_names(scope.model):
+    elif row.keys() <= _plain_names(mapper):
         given = dict(row)
     else:
         for name in row:
@@ -502,8 +501,7 @@ def _values_of(
 
 
 @cache
-def _plain_names(model: Hashable) -> frozenset[str]:
-    mapper: Mapper[Any] = inspect(model)
+def _plain_names(mapper: Mapper[Any]) -> frozenset[str]:
     return frozenset(mapper.column_attrs.keys())
 
 

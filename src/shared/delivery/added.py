@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import Session, SessionTransaction
 
 __all__ = ["Added", "AddedMessages"]
 

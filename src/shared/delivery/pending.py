@@ -72,9 +72,7 @@ class Pending(NamedTuple):
         It is the same on every attempt, so that the consumer's parent is recorded.
         """
         own = blake2b(self.event_id.encode(), digest_size=24).hexdigest()
-        parent = TraceContext.parse(
-            self.headers.get("traceparent"), self.headers.get("tracestate")
-        )
+        parent = TraceContext.parse(self.headers.get("traceparent"), self.headers.get("tracestate"))
         if parent is None:
             return TraceContext(own[:32], own[32:]), None
         return TraceContext(parent.trace_id, own[32:], parent.flags, parent.tracestate), (
