@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
         Callable,
-        Hashable,
         Iterable,
         Iterator,
         Mapping,
@@ -48,7 +46,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Mapper
     from sqlalchemy.sql.base import ExecutableOption
 
     from shared.database.scope import Scope
@@ -400,10 +397,13 @@ def _values_of(
     return given
 
 
-@cache
-def _plain_names(model: Hashable) -> frozenset[str]:
-    mapper: Mapper[Any] = inspect(model)
-    return frozenset(mapper.column_attrs.keys())
+_plain: dict[type[Base], frozenset[str]] = {}
+
+
+def _plain_names(model: type[Base]) -> frozenset[str]:
+    if model not in _plain:
+        _plain[model] = frozenset(inspect(model).column_attrs.keys())
+    return _plain[model]
 
 
 def _own_merchant(scope: Scope[Any], given: Values, *, fill: bool) -> None:
