@@ -41,6 +41,7 @@ LITERALLY: list[tuple[dict[str, Any], list[int]]] = [
     ({"name__like": "a%b"}, [0, 1, 2]),
     ({"stock__between": (1, 3)}, [1, 2, 3]),
     ({"price__null": True}, [4]),
+    ({"price__gt": Decimal(1)}, [2, 3]),
     ({"price__null": False}, [0, 1, 2, 3]),
     ({"price__in": [Decimal(1), None]}, [1, 4]),
     ({"price__not_in": [Decimal(1)]}, [0, 2, 3, 4]),
