@@ -40,7 +40,7 @@ def project(
     monkeypatch.chdir(tmp_path)
     for name in ("host", "port", "name", "user"):
         value = str(getattr(database_settings, name))
-        monkeypatch.setenv(f"CLUB_DATABASE_{name.upper()}", value)
+        monkeypatch.setenv(f"CLUB_DATABASE__{name.upper()}", value)
     return tmp_path
 
 
@@ -100,7 +100,7 @@ def test_a_squashed_service_leaves_the_same_and_each_outbox_its_own_id() -> None
 def test_no_database_is_told_with_what_to_type(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CLUB_DATABASE_PORT", "1")
+    monkeypatch.setenv("CLUB_DATABASE__PORT", "1")
     status, said = glam("check", "club.py")
     assert status == 1
     assert "cannot reach PostgreSQL" in said

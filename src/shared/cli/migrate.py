@@ -114,17 +114,14 @@ def down(
 ) -> None:
     """Go back to a revision; asks when data would be lost."""
 
-    async def look(place: _Place) -> list[str]:
-        return await place.migrations.losses(revision)
-
     async def work(place: _Place) -> str:
+        if not yes and (losses := await place.migrations.losses(revision)):
+            typer.echo("This loses data:")
+            for loss in losses:
+                typer.echo(f"  {loss}")
+            typer.confirm("Go back?", abort=True)
         return f"{place.schema}: {await place.migrations.downgrade(revision) or 'base'}"
 
-    if not yes and (losses := _run(target, look)):
-        typer.echo("This loses data:")
-        for loss in losses:
-            typer.echo(f"  {loss}")
-        typer.confirm("Go back?", abort=True)
     typer.echo(_run(target, work))
 
 
@@ -222,19 +219,19 @@ def squash(
     `replaces`): bring them to the newest with the release before.
     """
 
-    async def work(place: _Place) -> str:
+    async def work(place: _Place) -> tuple[Migrations, str]:
         from shared.dev.postgres_server import postgres_program  # noqa: PLC0415 - with dev alone
 
-        return await squash_revisions(place.migrations, pg_dump=postgres_program("pg_dump"))
+        pg_dump = postgres_program("pg_dump")
+        return place.migrations, await squash_revisions(place.migrations, pg_dump=pg_dump)
 
-    place = _place(target)
-    number = ", ".join(place.migrations.heads())
-    baseline = _run(target, work, temporary=True)
+    migrations, baseline = _run(target, work, temporary=True)
+    number = ", ".join(migrations.heads())
     if not write:
         typer.echo(baseline, nl=False)
         return
-    old = [path for path in place.migrations.folder.glob("*.py") if path.name != "__init__.py"]
-    path = place.migrations.folder / f"rev_{number}_baseline.py"
+    old = [path for path in migrations.folder.glob("*.py") if path.name != "__init__.py"]
+    path = migrations.folder / f"rev_{number}_baseline.py"
     for one in old:
         one.unlink()
     path.write_text(baseline, encoding="utf-8")
@@ -243,8 +240,12 @@ def squash(
     )
 
 
-def _place(target: str, database: Database | None = None) -> _Place:
-    service = load_service(target)
+def _place(
+    target: str,
+    service: Service[ServiceSettings] | None = None,
+    database: Database | None = None,
+) -> _Place:
+    service = service or load_service(target)
     if database is None:
         settings = service.load_settings()
         database = Database(settings.database, schema=_schema(service, settings))
@@ -282,7 +283,7 @@ def _run(target: str, work: Callable[[_Place], Awaitable[R]], *, temporary: bool
                     Database(settings.database, schema=_schema(service, settings))
                 )
                 await _reach(database, target)
-            return await work(_place(target, database))
+            return await work(_place(target, service, database))
 
     return asyncio.run(run())
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alembic.autogenerate import render, renderers
 from alembic.operations import ops
-from sqlalchemy import TypeDecorator, text
+from sqlalchemy import Table, TypeDecorator, event, text
 
 from shared.database.base import Base, MerchantMixin
-from shared.database.history import HistoryMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from alembic.autogenerate.api import AutogenContext
     from alembic.migration import MigrationContext
-    from sqlalchemy import Connection, MetaData, Table
+    from sqlalchemy import Connection, MetaData
+    from sqlalchemy.orm import Mapper
 
 __all__ = ["FirstRevision", "missing_operations", "models_of", "render_type", "write_operations"]
 
@@ -89,6 +89,9 @@ def write_operations(
                 for operation in script.upgrade_ops.ops
                 if isinstance(operation, ops.CreateTableOp)
             ]
+            for operation in script.upgrade_ops.ops:
+                if isinstance(operation, ops.CreateTableOp):
+                    operation.info = {}  # marks for `create_all`: the calls say it here
             calls = [
                 _Call(f"operations.{name}(op, {arguments})", [_IMPORT])
                 for table in created
@@ -120,19 +123,18 @@ def _needed(metadata: MetaData, name: str) -> dict[str, str]:
     needed = {}
     if any(column.info.get("touched") for column in table.columns):
         needed["create_updated_at_trigger"] = repr(name)
-    if _has(table, MerchantMixin) and table.info.get("isolated", True):
+    if table.info.get("isolated"):
         needed["isolate_merchants"] = repr(name)
-    if _has(table, HistoryMixin):
+    if table.info.get("history"):
         key = [column.name for column in table.primary_key]
         needed["create_history"] = f"{name!r}, key={key!r}"
     return needed
 
 
-def _has(table: Table, mixin: type) -> bool:
-    return any(
-        mapper.local_table is table and issubclass(mapper.class_, mixin)
-        for mapper in Base.registry.mappers
-    )
+@event.listens_for(MerchantMixin, "instrument_class", propagate=True)
+def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
+    if isinstance(mapper.local_table, Table):
+        mapper.local_table.info.setdefault("isolated", True)
 
 
 _TRIGGERS = text(

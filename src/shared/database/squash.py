@@ -35,7 +35,8 @@ async def squash_revisions(migrations: Migrations, *, pg_dump: Path | str = "pg_
 
     Args:
         migrations: the revisions; their database is one that nobody misses anything in.
-        pg_dump: the program, at least as new as the server.
+        pg_dump: the program, at least as new as the server. It reads as ``database.system_user``,
+            whom no policy hinders.
 
     Raises:
         MigrationError: no revisions, or several newest; or what the one revision leaves is not what
@@ -74,7 +75,11 @@ async def squash_revisions(migrations: Migrations, *, pg_dump: Path | str = "pg_
 async def _dump(settings: DatabaseSettings, pg_dump: Path | str, schema: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(
         str(pg_dump),
-        *(f"--host={settings.host}", f"--port={settings.port}", f"--username={settings.user}"),
+        *(
+            f"--host={settings.host}",
+            f"--port={settings.port}",
+            f"--username={settings.system_user or settings.user}",
+        ),
         *(f"--dbname={settings.name}", f"--schema={schema}", "--column-inserts"),
         *("--no-owner", "--no-privileges"),
         f"--exclude-table={schema}.alembic_version",
