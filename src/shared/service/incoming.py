@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import pydantic
-from pydantic import BaseModel, Field, create_model
+from pydantic import AliasChoices, BaseModel, Field, create_model
 
 from shared.context import safe_id
 from shared.events import Contract, Envelope, context_from_message
@@ -44,7 +44,7 @@ class _Plain(BaseModel):
     correlation_id: str | None = None
     idempotency_key: str | None = None
     metadata: dict[str, Any] | None = None
-    owned: _Owned = Field(validation_alias="payload")
+    owned: _Owned = Field(validation_alias=AliasChoices("payload"))
     payload: Any
 
     @property
