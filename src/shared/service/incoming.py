@@ -113,7 +113,7 @@ class Reader(Generic[P]):
         except pydantic.ValidationError:
             return None
         version = (plain.metadata or {}).get("version")
-        return plain if version is None or str(version) == str(self._contract.version) else None
+        return plain if str(version) == str(self._contract.version) else None
 
 
 def _may_be_no_json(body: bytes) -> bool:
