@@ -10,6 +10,7 @@ consumer of its own, and acknowledges each message. What makes the comparison un
   a push consumer have many on their way.
 - FastStream hands out parsed JSON, unvalidated. Its pull consumer fetches one message at a time by
   default; its push consumer is given the room that nats-py's has.
+- nats-py's own client reads headers character by character; ours does not. Peers have nats-py's.
 - The server shares the machine. Its CPU time is not in the figures, but waiting for it is.
 
 The second part publishes one message at a time, each after a pause in which all are idle.
@@ -28,6 +29,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import nats
 import nats.errors
 import nats.js.errors
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -98,11 +100,13 @@ async def consume(bench: Bench) -> None:
     async with (
         NatsServer() as server,
         Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus,
+        await nats.connect(server.url) as client,
     ):
+        peers = Bus.around(client, name="peers")
         await bus.ensure_stream(ORDER_UPDATED.stream)
         await bus.publisher.publish_all([_message() for _ in range(_OPERATIONS)])
 
-        def reading(consumer: Consumer) -> Run:
+        def reading(consumer: Consumer, bus: Bus = peers) -> Run:
             async def run(operations: int) -> None:
                 counter = _Counter(operations)
                 async with consumer(bus, counter.seen):
@@ -114,9 +118,9 @@ async def consume(bench: Bench) -> None:
             "consume: an order, acknowledged",
             _OPERATIONS,
             {
-                "shared: typed handler": reading(_ours),
-                "shared: typed handler, spans not logged": reading(_ours_without_span_lines),
-                "shared: typed handler of batches": reading(_ours_in_batches),
+                "shared: typed handler": reading(_ours, bus),
+                "shared: typed handler, spans not logged": reading(_ours_without_span_lines, bus),
+                "shared: typed handler of batches": reading(_ours_in_batches, bus),
                 "nats-py: fetch, one by one": reading(_fetch(1)),
                 "nats-py: push, callback": reading(_push),
                 "nats-py: standing pull by hand": reading(_standing_pull),
@@ -132,7 +136,7 @@ async def consume(bench: Bench) -> None:
 
         await bus.js.purge_stream(_STREAM)
 
-        def delayed(consumer: Consumer) -> Measure:
+        def delayed(consumer: Consumer, bus: Bus = peers) -> Measure:
             async def measure(operations: int) -> list[float]:
                 seconds = []
                 counter = _Counter(1)
@@ -156,7 +160,7 @@ async def consume(bench: Bench) -> None:
             "consume: from idle, publishing to handler",
             _DELIVERIES,
             {
-                "shared: typed handler": delayed(_ours),
+                "shared: typed handler": delayed(_ours, bus),
                 "nats-py: push, callback": delayed(_push),
                 "nats-py: fetch(10, timeout=1)": delayed(_fetch(_FETCHED)),
             },

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from nats.aio.client import Client
 
 from shared.config import NatsSettings
 from shared.dev import NatsServer
 from shared.errors import MessageBusError
 from shared.messaging import Bus, Delivery
+from shared.messaging._client import LeanClient
 
 from .conftest import STREAM, Subscribers, eventually, message
 
@@ -174,3 +177,12 @@ async def test_tls_files_that_cannot_be_read_are_a_clear_error(
 async def test_a_stream_can_be_ensured_again_and_again(bus: Bus) -> None:
     await bus.ensure_stream(STREAM)
     await bus.ensure_stream(STREAM)
+
+
+def test_headers_are_read_as_nats_py_reads_them() -> None:
+    parts = [*b"aB-:: \t\x00\x0b\x1c\x1f\x85\r\n1", "é".encode(), b"\r\n", b"Nats-Msg-Id: 1\r\n"]
+    pieces = [part if isinstance(part, bytes) else bytes([part]) for part in parts]
+    chance = random.Random(1)
+    for _ in range(3_000):
+        raw = b"".join(chance.choices(pieces, k=chance.randrange(16)))
+        assert LeanClient._parse_header_lines(raw) == Client._parse_header_lines(raw), raw

@@ -53,6 +53,12 @@ class Context:
             service=service,
         )
 
+    def within(self, trace: TraceContext) -> Self:
+        """Return the same work in another span."""
+        return type(self)(
+            self.request_id, self.correlation_id, trace, self.tenant_id, self.user_id, self.service
+        )
+
 
 _current: ContextVar[Context | None] = ContextVar("shared.context", default=None)
 

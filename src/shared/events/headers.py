@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from shared.context import Context, TraceContext, new_span_id, safe_id
+from shared.context import Context, TraceContext, new_request_id, new_span_id, safe_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from shared.events.envelope import Envelope
 
 MESSAGE_ID = "Nats-Msg-Id"  # JetStream drops a second message of the same id (its own name)
 TRACEPARENT = "traceparent"  # W3C Trace Context, section 3.2
@@ -40,8 +38,24 @@ def version_of(headers: Mapping[str, str]) -> str | None:
     return next((value for name, value in headers.items() if name.lower() == wanted), None)
 
 
+class Sent(Protocol):
+    """What an envelope says about whose work it is."""
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace it was sent in."""
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The id that its sender's caller gave."""
+
+    @property
+    def merchant_id(self) -> str | None:
+        """The merchant that the payload itself names, if it does."""
+
+
 def context_from_message(
-    envelope: Envelope, headers: Mapping[str, str] | None, service: str
+    envelope: Sent, headers: Mapping[str, str] | None, service: str
 ) -> Context:
     """Return the context in which `service` handles a message; never raises.
 
@@ -50,10 +64,17 @@ def context_from_message(
     the envelope; what is unsafe to log is replaced. Header names are read in any case.
     """
     sent = {name.lower(): value for name, value in (headers or {}).items()}
-    return Context.start(
-        trace=TraceContext.parse(sent.get(TRACEPARENT), sent.get(TRACESTATE))
-        or trace_from_id(envelope.trace_id),
-        correlation_id=safe_id(sent.get(CORRELATION_ID.lower())) or envelope.correlation_id,
+    trace = (
+        TraceContext.parse(sent.get(TRACEPARENT), sent.get(TRACESTATE))
+        or trace_from_id(envelope.trace_id)
+        or TraceContext.start()
+    )
+    return Context(
+        request_id=new_request_id(),
+        correlation_id=safe_id(sent.get(CORRELATION_ID.lower()))
+        or safe_id(envelope.correlation_id)
+        or trace.trace_id,
+        trace=trace,
         tenant_id=safe_id(sent.get(TENANT.lower())) or envelope.merchant_id,
         service=service,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from shared.errors import (
@@ -207,12 +208,12 @@ class Handling:
     ) -> Exception | None:
         """Run the handler, again and again while an outage lasts, and return what it raised."""
         policy = self._subscription.retry
-        began = _now()
+        began = monotonic()
         tries = 0
         while (error := await self._attempt(messages, handle)) is not None:
             self._note(error)
             tries += 1
-            if not is_outage(error) or _now() - began >= policy.patience_seconds:
+            if not is_outage(error) or monotonic() - began >= policy.patience_seconds:
                 return error
             _logger.warning("outage: %s", error, extra=messages[0].told())
             if await self._drains_within(policy.delay(tries)):
@@ -321,7 +322,7 @@ class Handling:
     def _crowded(self) -> bool:
         if len(self.waiting) < _CROWDED:
             return False
-        now = _now()
+        now = monotonic()
         for key in [key for key, due in self.waiting.items() if due < now]:
             del self.waiting[key]
         return len(self.waiting) >= _CROWDED
@@ -352,7 +353,7 @@ class Handling:
         """Give a message back, to be delivered again after a pause."""
         if not held.answered:
             held.comes_again = True
-            self.waiting[held.key] = _now() + delay_seconds
+            self.waiting[held.key] = monotonic() + delay_seconds
             self.answers.give(held, nak(delay_seconds))
 
     async def give_back_unspent(self, messages: list[Held]) -> None:
@@ -392,10 +393,6 @@ def is_outage(error: BaseException) -> bool:
         and error.retryable
         and not isinstance(error, UpstreamServiceError | RequestTimeoutError)
     )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _chained(error: Exception, cause: BaseException) -> Exception:

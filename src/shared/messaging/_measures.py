@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from shared.errors import Outcome
@@ -44,30 +46,58 @@ class Measures:
         }
         self._retried = messages_retried_total.labels(*labels)
         self._dead = messages_dead_lettered_total.labels(*labels)
+        self._running = self._told = 0
+        self._lags: list[tuple[float, str | None]] = []
+        self._took: list[tuple[float, str | None]] = []
+        self._outcomes: list[Outcome] = []
+        self._telling = False
 
     def began(self, messages: list[Held]) -> float:
         """Note that an attempt begins; return what `ended` wants to know of it."""
         now = time.time()
         for held in messages:
             if held.attempt == 1:
-                self._lag.observe(max(now - held.key[1] / 1e9, 0))
-        self._in_progress.inc(len(messages))
+                self._lags.append((max(now - held.key[1] / 1e9, 0), None))
+        self._running += len(messages)
+        self._tell_soon()
         return time.perf_counter()
 
     def ended(self, messages: list[Held], began: float) -> None:
         """Note that the attempt is over."""
-        self._in_progress.dec(len(messages))
+        self._running -= len(messages)
         seconds = time.perf_counter() - began
         for held in messages:
-            self._seconds.observe(seconds, _exemplar(held.delivery.headers.get("traceparent")))
+            self._took.append((seconds, held.delivery.headers.get("traceparent")))
+        self._tell_soon()
 
     def done(self, outcome: Outcome) -> None:
         """Note what became of a message after an attempt."""
-        self._handled[outcome].inc()
-        if outcome is Outcome.RETRY:
-            self._retried.inc()
-        elif outcome is Outcome.DEAD_LETTER:
-            self._dead.inc()
+        self._outcomes.append(outcome)
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Write down what was noted during one turn of the event loop, under one lock each."""
+        self._telling = False
+        self._in_progress.inc(self._running - self._told)
+        self._told = self._running
+        if self._lags:
+            self._lag.observe_all(self._lags, _exemplar)
+            self._lags.clear()
+        if self._took:
+            self._seconds.observe_all(self._took, _exemplar)
+            self._took.clear()
+        for outcome, count in Counter(self._outcomes).items():
+            self._handled[outcome].inc(count)
+            if outcome is Outcome.RETRY:
+                self._retried.inc(count)
+            elif outcome is Outcome.DEAD_LETTER:
+                self._dead.inc(count)
+        self._outcomes.clear()
 
     def circuit(self, state: Circuit) -> None:
         """Note that the circuit changed."""

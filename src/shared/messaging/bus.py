@@ -8,11 +8,10 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any, Self
 
-from nats.aio.client import Client
-
 from shared.config import NatsSettings
 from shared.errors import MessageBusError, missing_extra
 from shared.events import StreamDefinition, Streams, stream_definition
+from shared.messaging._client import LeanClient
 from shared.messaging._gate import API_TIMEOUT_SECONDS, bus_error, is_refusal, reason_of, translated
 from shared.messaging._streams import ensure_stream
 from shared.messaging.outgoing import Publisher
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from nats.aio.client import Client
     from nats.js import JetStreamContext
     from nats.js.api import StreamConfig
     from pydantic import SecretStr
@@ -199,7 +199,7 @@ class Bus:
 
     async def _connect(self) -> Client:
         """Connect a new client within the time allowed."""
-        client = Client()
+        client = LeanClient()
         refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         last: list[Exception] = []
 

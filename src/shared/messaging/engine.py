@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ class Subscriber:
         self._context = copy_context()
         self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._remembered: dict[Key, None] = {}
+        self._remembered: OrderedDict[Key, None] = OrderedDict()
         self._order: InOrder | None = None
         self._intake: InTurn | Batched | InOrder
         self._places = subscription.concurrency
@@ -407,7 +408,7 @@ class Subscriber:
         if over:
             self._remembered[held.key] = None
             if len(self._remembered) > _MAX_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
+                self._remembered.popitem(last=False)
         if self._held.get(held.key) is held:
             del self._held[held.key]
         if self._order is not None:

@@ -32,9 +32,10 @@ from pydantic_core import from_json
 
 from shared.context import Context, bind, current
 from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
-from shared.events import Contract, Envelope, context_from_message
+from shared.events import Contract, Envelope
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy
 from shared.service.declaration import DeclarationError
+from shared.service.incoming import Reader
 from shared.tracing import span
 
 if TYPE_CHECKING:
@@ -251,6 +252,9 @@ class HandlerRunner:
                     "nor anything this service provides"
                 )
         self._handler = handler
+        self._reader = Reader(
+            handler.contract, service=service, envelope=Envelope in handler.needs.values()
+        )
         self._durable = handler.durable(service)
         self._service = service
         self._provisions = provisions
@@ -268,9 +272,9 @@ class HandlerRunner:
         if self._handler.batch is not None:
             await self.batch([delivery])
             return
-        handler, contract = self._handler, self._handler.contract
-        envelope = Envelope.from_message(delivery.body, delivery.headers)
-        context = context_from_message(envelope, delivery.headers, self._service)
+        handler = self._handler
+        incoming = self._reader.read(delivery)
+        context = incoming.context
         with (
             bind(context),
             span(
@@ -278,13 +282,13 @@ class HandlerRunner:
                 kind="consumer",
                 parent=context.trace,
                 subscriber=self._durable,
-                event_id=envelope.event_id,
+                event_id=incoming.event_id,
                 attempt=delivery.attempt,
             ),
         ):
             message: dict[object, object] = {
-                contract.payload: contract.read(envelope),
-                Envelope: envelope,
+                handler.contract.payload: self._reader.payload(incoming),
+                Envelope: incoming.envelope,
                 Context: current(),
                 Delivery: delivery,
             }
@@ -293,10 +297,10 @@ class HandlerRunner:
                 return
 
             async def handle(uow: UnitOfWork) -> None:
-                if await Inbox(uow.session).accept(self._durable, envelope.event_id):
+                if await Inbox(uow.session).accept(self._durable, incoming.event_id):
                     await self._call({**message, UnitOfWork: uow})
                 else:
-                    _logger.info("already handled", extra={"event_id": envelope.event_id})
+                    _logger.info("already handled", extra={"event_id": incoming.event_id})
 
             await self._run(self._unit_of_work, handle)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -109,9 +109,7 @@ class _Block(AbstractContextManager[Span]):
             parent = outer.trace
         active.context = trace = TraceContext.start() if parent is None else parent.child()
         active.parent_span_id = parent.span_id if parent else None
-        self._bound = bind(
-            Context.start(trace=trace) if outer is None else replace(outer, trace=trace)
-        )
+        self._bound = bind(Context.start(trace=trace) if outer is None else outer.within(trace))
         self._bound.__enter__()
         self._began = time.time()
         self._clock = time.perf_counter()

@@ -1,0 +1,92 @@
+"""The short way from a message to its payload leads where the long one does."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json, to_json
+
+from shared.events import Contract, Envelope, EnvelopeError
+from shared.messaging import Delivery
+from shared.service.incoming import Reader
+
+
+class Paid(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    amount: Decimal
+    at: datetime
+    merchant_id: str | None = None
+
+
+PAID = Contract("evt.merchant.paid", Paid, version=2)
+SENT = Envelope.create(
+    PAID,
+    Paid(amount=Decimal("9.10"), at=datetime(2025, 1, 1, tzinfo=UTC), merchant_id="ada"),
+    source_service="tests",
+)
+
+
+def delivery(body: bytes, headers: dict[str, str] | None = None) -> Delivery:
+    return Delivery(PAID.subject, body, headers or {}, "S", 1, 1, datetime.now(UTC))
+
+
+def changed(**fields: Any) -> bytes:
+    document = {**from_json(SENT.encode()), **fields}
+    return to_json({name: value for name, value in document.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SENT.encode(),
+        changed(metadata=None),
+        changed(metadata={}),
+        changed(metadata={"version": 2}),
+        changed(metadata={"version": "3"}),
+        changed(timestamp=None),
+        changed(correlation_id="not safe"),
+        changed(more="is kept"),
+        changed(event_id=""),
+        changed(event_id=...),
+        changed(payload={"amount": "NaN"}),
+        changed(payload={"amount": "a lot"}),
+        changed(payload=["no object"]),
+        b"[]",
+        b"no JSON",
+        SENT.encode().replace(b'"9.10"', b"NaN"),
+    ],
+)
+def test_both_ways_lead_to_the_same(body: bytes) -> None:
+    short, long = (_outcome(body, envelope=envelope) for envelope in (False, True))
+    assert short == long
+
+
+def test_a_cloud_event_is_read_as_one() -> None:
+    headers, body = SENT.cloudevent_message()
+    reader = Reader(PAID, service="tests", envelope=False)
+    incoming = reader.read(delivery(body, headers))
+    assert incoming.event_id == SENT.event_id
+    assert reader.payload(incoming).merchant_id == "ada"
+
+
+def test_a_plain_message_takes_the_short_way() -> None:
+    reader = Reader(PAID, service="tests", envelope=False)
+    assert reader.read(delivery(SENT.encode())).envelope is None
+    # Another version is read by the contract's steps, and a header may say that it is one.
+    assert reader.read(delivery(changed(metadata={}))).envelope is not None
+    assert reader.read(delivery(changed(metadata={"version": "1"}))).envelope is not None
+
+
+def _outcome(body: bytes, *, envelope: bool) -> object:
+    reader = Reader(PAID, service="tests", envelope=envelope)
+    try:
+        incoming = reader.read(delivery(body))
+        payload = reader.payload(incoming)
+    except (EnvelopeError, ValidationError) as error:
+        return type(error), str(error)
+    context = incoming.context
+    ids = (context.trace.trace_id, context.correlation_id, context.tenant_id, context.service)
+    return incoming.event_id, payload, ids
