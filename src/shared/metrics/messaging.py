@@ -24,17 +24,13 @@ messages_dead_lettered_total = Counter(
     "Messages moved to the dead-letter stream.",
     ["service", "subscriber"],
 )
-<<<<<<< HEAD
 dead_letters = Gauge(
     "dead_letters",
     "Messages of the subscriber that lie in the dead-letter stream now.",
     ["service", "subscriber"],
     multiprocess_mode="livemax",
 )
-message_handling_seconds = Histogram(
-=======
 message_handling_seconds = BulkHistogram(
->>>>>>> 3060cd0 (A message costs its subscriber less: headers, body and payload are read in one pass)
     "message_handling_seconds",
     "Time a handler took for one delivery.",
     ["service", "subscriber"],
