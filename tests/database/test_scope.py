@@ -63,6 +63,10 @@ CALLS: dict[str, list[Call]] = {
         lambda orders, mine, theirs: orders.insert_many([order("new", merchant_id=OTHER)]),
         lambda orders, mine, theirs: orders.insert_many([_row(theirs, id=theirs.id)]),
     ],
+    "insert_missing": [
+        lambda orders, mine, theirs: orders.insert_missing([order("new", merchant_id=OTHER)]),
+        lambda orders, mine, theirs: orders.insert_missing([_row(theirs, id=theirs.id)]),
+    ],
     "list": [
         lambda orders, mine, theirs: orders.list(where(merchant_id=OTHER) | where()),
         lambda orders, mine, theirs: orders.list(id=theirs.id),
