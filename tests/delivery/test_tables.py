@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from shared.database import migrate
-from tests.delivery.world import World
 
 if TYPE_CHECKING:
     from shared.database import Database
+    from tests.delivery.world import World
 
 _AS_IT_WAS = (
     "CREATE INDEX ix_outbox_unpublished ON outbox (id) WHERE published_at IS NULL",

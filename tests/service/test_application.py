@@ -95,7 +95,7 @@ async def test_an_inbox_that_forgets_before_its_stream_does_keeps_the_service_fr
 ) -> None:
     short = DeliverySettings(inbox_retention_hours=24)
     settings = ServiceSettings(database=database_settings, nats=nats_settings, delivery=short)
-    with pytest.raises(ConfigError, match="inbox_retention_hours.* set at least 168"):
+    with pytest.raises(ConfigError, match=r"inbox_retention_hours.* set at least 168"):
         async with hello_service(Diary()).assemble(settings):
             pass
 

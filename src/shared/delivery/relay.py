@@ -313,10 +313,13 @@ class Relay:
         elif not receipt.refused and not turn.waiting:
             status.failed_turns = 0
             status.last_error = None
+        self._record(receipt)
+        return turn
+
+    def _record(self, receipt: Receipt) -> None:
         if self._settings.spans:
             for row, ack, acknowledged in receipt.published:
                 row.record(ack, acknowledged, service=self._service)
-        return turn
 
     async def _turn(self, limit: int) -> _Turn:
         await self._renew()
