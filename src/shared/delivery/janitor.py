@@ -108,7 +108,7 @@ class Janitor:
             with translate_errors("clean"):
                 async with self._database.engine.begin() as connection:
                     gone = (await connection.execute(_SWEEP_OUTBOX, limits)).one()
-            deleted += gone[0]
+            deleted += int(gone[0])
             if not gone[2]:
                 return deleted
             after = gone[1]
