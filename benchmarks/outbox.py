@@ -51,6 +51,11 @@ SELECT id, 'evt.credit.measured', CASE WHEN n % 16 = 0 THEN 'k' || n % 1000 END,
 FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, :rows) AS n) AS made""")
 
 
+_INSERT = """\
+INSERT INTO outbox (event_id, subject, message_id, headers, body, published_at)
+VALUES ($1, $2, $1, '{"X-Correlation-ID": "c-1"}', $3, now())"""
+
+
 class Measured(BaseModel):
     """A payload."""
 
@@ -76,6 +81,7 @@ async def outbox(bench: Bench) -> None:
                     "an empty table": _relayed(small, bus),
                     f"{kept:,} kept rows": _relayed(large, bus),
                     "an empty table, no batches": _relayed(small, bus, atomic="off"),
+                    "an empty table, no spans": _relayed(small, bus, spans=False),
                 },
             )
             await bench.compare(
@@ -84,6 +90,7 @@ async def outbox(bench: Bench) -> None:
                 {
                     "an empty table": _written(small, bus),
                     f"{kept:,} kept rows": _written(large, bus),
+                    "asyncpg: the insert alone": _inserted(small),
                 },
             )
         synced = NatsServer(jetstream={"sync_interval": "always"})
@@ -125,16 +132,34 @@ async def _fill(database: Database, rows: int, *, kept: bool = False) -> None:
         await connection.execute(_FILL, {"rows": rows, "body": _BODY, "kept": kept})
 
 
-def _relay(database: Database, bus: Bus, atomic: str) -> Relay:
-    settings = DeliverySettings.model_validate({"batch": _BATCH, "atomic": atomic})
+def _relay(database: Database, bus: Bus, atomic: str, *, spans: bool = True) -> Relay:
+    settings = DeliverySettings.model_validate({"batch": _BATCH, "atomic": atomic, "spans": spans})
     return Relay(database, bus.publisher, service=_SERVICE, settings=settings, bus=bus)
 
 
-def _relayed(database: Database, bus: Bus, *, atomic: str = "auto") -> Run:
+def _relayed(database: Database, bus: Bus, *, atomic: str = "auto", spans: bool = True) -> Run:
     async def run(operations: int) -> None:
         await _fill(database, operations)
-        if not await _relay(database, bus, atomic).drain():
+        if not await _relay(database, bus, atomic, spans=spans).drain():
             raise RuntimeError("not all of it was published")
+
+    return run
+
+
+def _inserted(database: Database) -> Run:
+    """The rows of the writers, by the driver alone; nobody publishes them."""
+
+    async def run(operations: int) -> None:
+        async def write(count: int) -> None:
+            connection = await database.connect()
+            try:
+                for _ in range(count):
+                    name = new_event_id()
+                    await connection.execute(_INSERT, name, MEASURED.subject, _BODY)
+            finally:
+                await connection.close()
+
+        await asyncio.gather(*(write(-(-operations // _WRITERS)) for _ in range(_WRITERS)))
 
     return run
 

@@ -419,6 +419,19 @@ async def test_the_producers_span_is_between_the_one_that_added_and_the_consumer
     assert fields["attributes"]["sequence"] == row.stream_sequence
 
 
+async def test_without_spans_the_trace_goes_on_from_where_the_event_was_added(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "shared.tracing")
+    world.settings = DeliverySettings(spans=False)
+    with bind(Context.start()) as context:
+        await world.add(1)
+    await world.relay().drain()
+    ((_, headers),) = await world.messages()
+    assert headers["traceparent"] == context.trace.traceparent
+    assert [r for r in caplog.records if r.name == "shared.tracing"] == []
+
+
 async def test_an_event_added_outside_of_any_trace_starts_one(world: World) -> None:
     await world.add(1)
     await world.relay().drain()

@@ -10,7 +10,13 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from shared.config import DatabaseSettings, NatsSettings, ServiceSettings
+from shared.config import (
+    ConfigError,
+    DatabaseSettings,
+    DeliverySettings,
+    NatsSettings,
+    ServiceSettings,
+)
 from shared.context import current
 from shared.delivery import UnitOfWork
 from shared.errors import ConflictError, ValidationError
@@ -82,6 +88,16 @@ async def running(
         ) as client,
     ):
         yield application, client
+
+
+async def test_an_inbox_that_forgets_before_its_stream_does_keeps_the_service_from_starting(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    short = DeliverySettings(inbox_retention_hours=24)
+    settings = ServiceSettings(database=database_settings, nats=nats_settings, delivery=short)
+    with pytest.raises(ConfigError, match=r"inbox_retention_hours.* set at least 168"):
+        async with hello_service(Diary()).assemble(settings):
+            pass
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -202,6 +202,8 @@ class DeliverySettings(Section):
     """How long a part of the outbox stays with a replica that died or froze."""
     atomic: Literal["auto", "off"] = "auto"
     """Publish in atomic batches where server (2.12 or newer) and stream take them."""
+    spans: bool = True
+    """Record a span, and so a line of the log, for each message that is published."""
     outbox_retention_hours: float = Field(default=168.0, gt=0)
     inbox_retention_hours: float = Field(default=336.0, gt=0)
     idempotency_retention_hours: float = Field(default=24.0, gt=0)

@@ -88,11 +88,18 @@ class Courier:
         publisher: by which to send; batches only if it `PublishesAtomically`.
         fences: those of the outbox; None sends without.
         atomic: send batches where the stream takes them.
+        spans: name the producer's span in what is sent.
     """
 
     def __init__(
-        self, publisher: Publishes, *, fences: Fences | None = None, atomic: bool = True
+        self,
+        publisher: Publishes,
+        *,
+        fences: Fences | None = None,
+        atomic: bool = True,
+        spans: bool = True,
     ) -> None:
+        self._spans = spans
         self._publisher = publisher
         self._atomic = publisher if isinstance(publisher, PublishesAtomically) and atomic else None
         self._fences = fences
@@ -162,7 +169,10 @@ class Courier:
             await self._windows(facts, rows, fences, receipt)
             return
         unnamed = dict(fences)
-        messages = [row.outgoing(unnamed.pop(row.partition, _NONE).headers) for row in rows]
+        messages = [
+            row.outgoing(unnamed.pop(row.partition, _NONE).headers, spans=self._spans)
+            for row in rows
+        ]
         for _ in range(_BUSY_RETRIES):
             results = await _attempt(self._atomic.publish_atomic(messages), len(rows))
             first = results[0]
@@ -192,7 +202,10 @@ class Courier:
         for wave in _waves(rows):
             ready = [row for row in wave if row.key not in receipt.held]
             for part in [[row] for row in ready] if single else [ready]:
-                messages = [row.outgoing(fences.get(row.partition, _NONE).headers) for row in part]
+                messages = [
+                    row.outgoing(fences.get(row.partition, _NONE).headers, spans=self._spans)
+                    for row in part
+                ]
                 for _ in range(_BUSY_RETRIES if single else 1):
                     results = await _attempt(self._publisher.publish_all(messages), len(part))
                     if not any(

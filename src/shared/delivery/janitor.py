@@ -25,14 +25,22 @@ _PAUSE_SECONDS = 60.0
 _BATCH = 1000
 
 # The oldest rows come first in the indexes, so a batch reads little more than it deletes. Rows
-# that another replica's janitor is deleting are skipped.
+# that another replica's janitor is deleting are skipped. Where rows were published late, for their
+# delay or an outage, younger ones behind them are past their retention: what is behind a batch is
+# looked at as long as anything in it was added before the retention began.
 _SWEEP_OUTBOX = text("""\
-WITH gone AS (
-  DELETE FROM outbox WHERE published_at < now() - make_interval(secs => :seconds) AND id IN (
-    SELECT id FROM outbox WHERE id > :after AND published_at IS NOT NULL
-    ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
+WITH oldest AS MATERIALIZED (
+  SELECT id, created_at, published_at FROM outbox
+  WHERE id > :after AND published_at IS NOT NULL ORDER BY id LIMIT :batch),
+gone AS (
+  DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox WHERE id IN (
+      SELECT id FROM oldest WHERE published_at < now() - make_interval(secs => :seconds))
+    FOR UPDATE SKIP LOCKED)
   RETURNING id)
-SELECT count(*), max(id) FROM gone""")
+SELECT (SELECT count(*) FROM gone), max(id),
+  coalesce(bool_or(created_at < now() - make_interval(secs => :seconds)), false)
+FROM oldest""")
 _SWEEP_INBOX = text("""\
 DELETE FROM inbox WHERE (subscriber, message_id) IN (
   SELECT subscriber, message_id FROM inbox
@@ -100,9 +108,8 @@ class Janitor:
             with translate_errors("clean"):
                 async with self._database.engine.begin() as connection:
                     gone = (await connection.execute(_SWEEP_OUTBOX, limits)).one()
-            count: int = gone[0]
-            deleted += count
-            if count < _BATCH:
+            deleted += int(gone[0])
+            if not gone[2]:
                 return deleted
             after = gone[1]
 

@@ -33,10 +33,14 @@ class Pending(NamedTuple):
     partition: int
     token: int
 
-    def outgoing(self, fence: Mapping[str, str]) -> OutgoingMessage:
-        """Return the message as it goes to the stream, with the headers of a fence."""
-        trace, _ = self._spans()
-        headers = {**self.headers, "traceparent": trace.traceparent, **fence}
+    def outgoing(self, fence: Mapping[str, str], *, spans: bool = True) -> OutgoingMessage:
+        """Return the message as it goes to the stream, with the headers of a fence.
+
+        Its trace goes on from the producer's span if there is one, else from where it was added.
+        """
+        headers = {**self.headers, **fence}
+        if spans:
+            headers["traceparent"] = self._spans()[0].traceparent
         return OutgoingMessage(self.subject, self.body, headers, self.message_id)
 
     def record(self, ack: PubAck, acknowledged: datetime, *, service: str) -> None:
