@@ -376,6 +376,30 @@ async def test_a_scan_makes_one_series(make_app: MakeApp, registry: CollectorReg
     }
 
 
+async def test_a_clock_set_back_meanwhile_is_no_duration(
+    make_app: MakeApp,
+    client: Client,
+    registry: CollectorRegistry,
+    spans: Spans,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def answer() -> None:
+        monkeypatch.setattr("time.time", lambda: 0.0)
+
+    async with client(make_app(app)) as http:
+        await http.get("/")
+    monkeypatch.undo()
+    labels = {"service": "shop-service", "method": "GET", "endpoint": "/"}
+    measured = registry.get_sample_value("http_request_duration_seconds_sum", labels)
+    assert measured is not None
+    assert measured >= 0
+    (span,) = spans()
+    assert span["duration_ms"] >= 0
+
+
 async def test_the_gauge_returns_to_zero_whatever_happens(
     make_app: MakeApp, client: Client, registry: CollectorRegistry
 ) -> None:

@@ -139,3 +139,11 @@ def test_a_null_inside_the_data_stays() -> None:
 def test_a_timestamp_always_has_an_offset(naive: datetime) -> None:
     written = json.loads(Meta(request_id="r", timestamp=naive).model_dump_json())["timestamp"]
     assert datetime.fromisoformat(written) == naive.replace(tzinfo=UTC)
+
+
+def test_the_moment_of_an_answer_is_the_present_one_in_utc() -> None:
+    before = datetime.now(UTC)
+    meta = Meta(request_id="r")
+    written = datetime.fromisoformat(json.loads(meta.model_dump_json())["timestamp"])
+    assert written.utcoffset() == UTC.utcoffset(None)
+    assert before <= written == meta.timestamp <= datetime.now(UTC)

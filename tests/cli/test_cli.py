@@ -65,6 +65,18 @@ def test_config_shows_where_a_value_comes_from(monkeypatch: pytest.MonkeyPatch) 
     assert "shared.yml" in shown
 
 
+@pytest.mark.usefixtures("project")
+def test_a_setting_is_one_line_for_other_programs_and_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("HELLO_GREETING", "[bold] good [/day] " + "x" * 100)
+    lines = glam("config", "show", "hello.py", "--origin").output.splitlines()
+    (line,) = [line for line in lines if "greeting" in line]
+    assert f"[bold] good [/day] {'x' * 100} │ HELLO_GREETING" in line
+    assert any("database.idle_in_transaction_timeout_seconds" in line for line in lines)
+
+
 def test_a_package_means_its_module_service() -> None:
     assert load_service("services.credit").name == "credit-service"
     assert load_service("services.credit.service:service").name == "credit-service"

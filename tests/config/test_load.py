@@ -299,6 +299,11 @@ def test_no_error_tells_a_secret(write: Write) -> None:
         load_settings(Strict, "credit-service", root=write(), environ={"CREDIT_PIN": "123"})
     assert "CREDIT_PIN: pin" in str(caught.value)
     assert "123" not in str(caught.value)
+    root = write(shared="database:\n  password: [hunter2]\n")
+    with pytest.raises(ConfigError) as listed:
+        load_settings(Strict, "credit-service", root=root, environ={})
+    assert "config/shared.yml:2: database.password" in str(listed.value)
+    assert "hunter2" not in str(listed.value)
     with pytest.raises(ValidationError) as refused:
         Strict.model_validate({"pin": "123", "database": {"password": ["hunter2"]}})
     assert "123" not in str(refused.value)

@@ -189,7 +189,8 @@ async def test_readiness_names_each_part_and_turns_503_while_draining(
         for part in ("database", "message_bus", "outbox", "subscribers", "workers"):
             assert part in ready.text
         await app.drain()
-        assert (await client.get("/health/ready")).status_code == 503
+        draining = await client.get("/health/ready")
+        assert (draining.status_code, draining.json()["status"]) == (503, "draining")
         assert (await client.get("/health/live")).status_code == 200
 
 

@@ -10,12 +10,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.cli import contracts, dead_letters, migrate, outbox
 from shared.cli.doctor import doctor
 from shared.cli.target import discover_services, load_service
 
 __all__ = ["app", "main"]
+
+_ONE_LINE = 10_000
+"""A width, in characters, that no row reaches."""
 
 
 app = typer.Typer(
@@ -97,7 +101,7 @@ def errors() -> None:
     table = _table("code", "status", "class")
     for entry in catalogue():
         table.add_row(entry.code, str(entry.status), entry.name)
-    Console().print(table)
+    _show(table)
 
 
 @config_app.command("show")
@@ -112,8 +116,9 @@ def config_show(
     service = load_service(target)
     table = _table("setting", "value", *(["origin"] if origin else []))
     for setting in explain(service.settings_type, service.name):
-        table.add_row(setting.key, setting.value, *([setting.origin] if origin else []))
-    Console().print(table)
+        told = [setting.key, setting.value, *([setting.origin] if origin else [])]
+        table.add_row(*map(Text, told))  # as they are: brackets are no markup
+    _show(table)
 
 
 def main() -> None:
@@ -131,6 +136,14 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
+
+
+def _show(table: Table) -> None:
+    """Print a table; a file or another program, such as `grep`, gets each row as one line."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _ONE_LINE
+    console.print(table)
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
