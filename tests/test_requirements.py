@@ -61,8 +61,9 @@ def imports(tree: ast.AST) -> Iterator[str]:
 def imported() -> set[str]:
     """The distributions that the package's modules import."""
     owners: dict[str, str | None] = {
-        package: distributions[0] for package, distributions in packages_distributions().items()
-    } | OWNERS
+        **{name: distributions[0] for name, distributions in packages_distributions().items()},
+        **OWNERS,
+    }
     packages = {
         package
         for file in (ROOT / "src").rglob("*.py")
