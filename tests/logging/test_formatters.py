@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,16 @@ def test_a_line_has_the_documented_fields_in_order(lines: Lines) -> None:
         ("logger", "any"),
         ("merchant_id", "m"),
     ]
+
+
+def test_the_time_is_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = logging.makeLogRecord({"msg": "hello", "created": 86_400.5})
+    with monkeypatch.context() as machine:
+        machine.setenv("TZ", "JST-9")
+        time.tzset()
+        line = json.loads(JsonFormatter("credit-service").format(record))
+    time.tzset()
+    assert line["timestamp"] == "1970-01-02T00:00:00.500000+00:00"
 
 
 def test_outside_of_any_context_there_are_no_ids(lines: Lines) -> None:
