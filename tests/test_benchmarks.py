@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import Part
-
 ROOT = Path(__file__).parent.parent
 
 HTTP = [
@@ -177,4 +175,5 @@ async def test_a_part_has_a_row_for_us_and_each_peer(part: str) -> None:
 
 
 def test_no_part_is_left_out() -> None:
-    assert sorted(Part) == PARTS
+    source = (ROOT / "benchmarks" / "__main__.py").read_text()  # importing it would load the peers
+    assert sorted(re.findall(r'^    [A-Z_]+ = "([a-z-]+)"$', source, re.MULTILINE)) == PARTS

@@ -1,6 +1,7 @@
 """`glam doctor`, as typed."""
 
 import json
+import logging
 import socket
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from shared.cli.app import app
 from shared.config import NatsSettings
+from shared.logging.standard_output import StandardOutput
 
 SERVICE = """
 from pydantic import BaseModel
@@ -54,10 +56,26 @@ def test_findings_are_told_with_reason_and_fix_and_decide_the_exit_code() -> Non
     passed = doctor("--skip", "stream-missing", "--strict")
     assert passed.exit_code == 0, passed.output
     assert "stream-missing" not in passed.output
-    found = json.loads(doctor("--only", "stream-missing", "--json").output)
+    found = json.loads(doctor("--only", "stream-missing", "--json").stdout)
     assert [finding["severity"] for finding in found] == ["error"]
     assert found[0].keys() == {"code", "severity", "about", "what", "why", "fix"}
     assert "there is no code stream-mising" in doctor("--only", "stream-mising").output
+
+
+def test_what_services_log_and_print_is_no_part_of_the_answer(project: Path) -> None:
+    with (project / "hello.py").open("a") as code:
+        code.write(
+            '\nimport logging\nlogging.getLogger("hello").error("logged")\nprint("printed")\n'
+        )
+    output, root = StandardOutput(), logging.getLogger()
+    root.addHandler(output)
+    try:
+        told = doctor("--only", "stream-missing", "--json")
+    finally:
+        root.removeHandler(output)
+        output.close()
+    assert [finding["code"] for finding in json.loads(told.stdout)] == ["stream-missing"]
+    assert {"logged", "printed"} <= set(told.stderr.splitlines())
 
 
 def test_nothing_to_look_at_is_another_exit_code(project: Path) -> None:

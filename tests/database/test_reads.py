@@ -4,6 +4,7 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -245,3 +246,30 @@ async def test_a_connection_closed_while_it_rests_is_not_handed_out(database: Da
     while not driver.is_closed():
         await asyncio.sleep(0.01)
     assert (await articles.get(saved.id)).name == "a"
+
+
+async def test_a_connection_is_not_handed_out_whose_end_the_loop_has_not_read_yet(
+    database: Database,
+) -> None:
+    articles = Repository(Article, database.session_factory)
+    saved = await articles.save(article("a"))
+
+    async def terminate(pid: int) -> None:
+        other = await database.connect()
+        await other.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        await other.close()
+
+    async def closed_unheard() -> Any:
+        async with database.engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+        # In a loop of its own, while this one stands still.
+        thread = Thread(target=asyncio.run, args=(terminate(driver.get_server_pid()),))
+        thread.start()
+        thread.join()
+        return driver
+
+    assert not (await closed_unheard()).is_closed()
+    assert (await articles.get(saved.id)).name == "a"
+    assert not (await closed_unheard()).is_closed()
+    async with database.transaction() as session:
+        assert await session.scalar(text("SELECT 1")) == 1

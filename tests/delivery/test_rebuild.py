@@ -1,10 +1,15 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
+from shared.config import NatsSettings
 from shared.delivery import read_outbox_status, rebuild_streams
-from tests.delivery.world import World
+from shared.errors import MessageBusError
+from shared.messaging import Bus, OutgoingMessage
+from tests.delivery.world import PATIENCE_SECONDS, World
 
 
 async def lost(world: World) -> None:
@@ -30,20 +35,57 @@ async def test_a_lost_stream_is_filled_again_in_order_under_the_same_ids(world: 
     assert len(messages) == 40
 
 
-async def test_it_may_be_repeated_and_leaves_alone_what_is_there(world: World) -> None:
+async def ids_forgotten(bus: Bus) -> None:
+    """Wait until the stream remembers no id of what it holds now; leave nothing in it."""
+    probe = OutgoingMessage("evt.credit.probe", b"", {}, uuid4().hex)
+    first = await bus.publisher.publish(probe)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (ack := await bus.publisher.publish(probe)).duplicate:
+            await asyncio.sleep(0.05)
+    for sequence in (first.sequence, ack.sequence):
+        await bus.js.delete_msg("CREDIT", sequence)
+
+
+async def test_it_may_be_repeated_and_leaves_alone_what_is_there(
+    world: World, nats_settings: NatsSettings
+) -> None:
+    await lost(world)
+    forgetful = nats_settings.model_copy(update={"dedupe_window_seconds": 0.1})
+    async with Bus(forgetful, name="tests") as bus:
+        await rebuild_streams(world.database, bus)
+        for row in (await world.rows())[5:8]:
+            await bus.js.delete_msg("CREDIT", row.stream_sequence)
+        await ids_forgotten(bus)  # only the look-up is left
+        done = await rebuild_streams(world.database, bus)
+        assert (done.kept, done.present, done.published) == (40, 37, 3)
+        await ids_forgotten(bus)
+        again = await rebuild_streams(world.database, bus)
+    assert (again.present, again.published) == (40, 0)
+    assert sorted(await world.numbers()) == list(range(40))
+
+
+async def test_what_was_deleted_and_counts_as_a_duplicate_is_not_told_as_published(
+    world: World,
+) -> None:
     await lost(world)
     await rebuild_streams(world.database, world.bus)
     for row in (await world.rows())[5:8]:
         await world.bus.js.delete_msg("CREDIT", row.stream_sequence)
-    # The stream forgets its window of ids, as it does with time: only the look-up is left.
-    stream = (await world.bus.js.stream_info("CREDIT")).config
-    stream.duplicate_window = 0.1
-    await world.bus.js.update_stream(stream)
+    with pytest.raises(MessageBusError, match="no longer has 3 messages") as told:
+        await rebuild_streams(world.database, world.bus)
+    assert told.value.retryable
+    looked = await rebuild_streams(world.database, world.bus, dry_run=True)
+    assert (looked.present, looked.published) == (37, 3)
+
+
+async def test_what_the_stream_has_elsewhere_is_found_there(world: World) -> None:
+    await lost(world)
+    await rebuild_streams(world.database, world.bus)
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE outbox SET stream_sequence = NULL WHERE id <= 3"))
     done = await rebuild_streams(world.database, world.bus)
-    assert (done.kept, done.present, done.published) == (40, 37, 3)
-    again = await rebuild_streams(world.database, world.bus)
-    assert (again.present, again.published) == (40, 0)
-    assert sorted(await world.numbers()) == list(range(40))
+    assert (done.present, done.published) == (40, 0)
+    assert (await rebuild_streams(world.database, world.bus, dry_run=True)).present == 40
 
 
 async def test_only_what_was_asked_for_is_published(world: World) -> None:

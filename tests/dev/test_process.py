@@ -21,7 +21,7 @@ import shared
 from tests.dev.probes import is_free, is_gone
 
 SCRIPT = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from shared.dev import NatsServer, PostgresServer, ServiceProcess, SmtpSink
 
 async def main():
@@ -39,6 +39,7 @@ async def main():
             await asyncio.sleep(0.2)
             print(json.dumps([process.running for process in processes]), flush=True)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts with &
 asyncio.run(main())
 """
 

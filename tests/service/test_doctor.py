@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
@@ -18,7 +19,7 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings, DeliverySettings, NatsSettings, ServiceSettings
 from shared.database import Database, migrate
 from shared.delivery import UnitOfWork
-from shared.dev import NatsServer
+from shared.dev import NatsServer, PostgresServer
 from shared.events import Contract, Streams
 from shared.messaging import (
     Bus,
@@ -435,8 +436,11 @@ def test_releases_are_judged_by_what_is_documented() -> None:
 
 
 async def test_an_ill_outbox(
-    nats_settings: NatsSettings, database_settings: DatabaseSettings
+    nats_settings: NatsSettings,
+    database_settings: DatabaseSettings,
+    postgres_server: PostgresServer,
 ) -> None:
+    superuser = urlsplit(postgres_server.url).username
     settings = ServiceSettings(nats=nats_settings, database=database_settings, delivery=MONTH)
     service = hello_service()
     async with Database(database_settings, schema="hello") as database:
@@ -463,7 +467,11 @@ async def test_an_ill_outbox(
             strange = strange.model_copy(
                 update={
                     "database": database_settings.model_copy(
-                        update={"statement_timeout_seconds": 0.0, "pool_size": 5000}
+                        update={
+                            "user": superuser,
+                            "statement_timeout_seconds": 0.0,
+                            "pool_size": 5000,
+                        }
                     )
                 }
             )

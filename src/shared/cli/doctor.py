@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,15 +68,16 @@ def doctor(
         raise typer.BadParameter(
             "no services/*/service.py here: name one, like glam doctor hello.py"
         )
-    services = [load_service(target) for target in chosen]
-    everything = asyncio.run(
-        examine(
-            services,
-            targets={s.name: target for s, target in zip(services, chosen, strict=True)},
-            monitoring=monitoring,
-            replicas=replicas,
+    with redirect_stdout(sys.stderr):  # what services log or print is no part of the answer
+        services = [load_service(target) for target in chosen]
+        everything = asyncio.run(
+            examine(
+                services,
+                targets={s.name: target for s, target in zip(services, chosen, strict=True)},
+                monitoring=monitoring,
+                replicas=replicas,
+            )
         )
-    )
     told = [
         finding
         for finding in everything

@@ -290,6 +290,7 @@ class Database:
             poolclass=measured_pool(name),
             pool_size=settings.pool_size,
             max_overflow=settings.max_overflow,
+            pool_pre_ping=settings.pool_pre_ping,
             pool_recycle=settings.pool_recycle_seconds,
             pool_timeout=settings.connect_timeout_seconds,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from typing import TYPE_CHECKING
 
@@ -71,14 +72,16 @@ def measure_pool(engine: AsyncEngine, service: str, *, limit: int) -> None:
 
 
 def ping_after_rest(engine: AsyncEngine) -> None:
-    """Let the pool ask a connection whether it lives only after it lay idle for a second.
+    """Let the pool's pre-ping ask only a connection that lay idle for a second, or that was closed.
 
     The question costs three journeys to the server, more than most statements. A connection that
-    the server or the network closed openly is known to be closed without asking; one that was lost
-    in silence was lost while it rested.
+    the server or the network closed openly is known without asking: not by the driver, which hears
+    of it when the event loop comes to read, but by the kernel at once. One that was lost in silence
+    was lost while it rested. Whatever the answer is, if it is no yes the connection is replaced.
     """
     dialect = engine.sync_engine.dialect
     ask = dialect.do_ping
+    errors = (dialect.loaded_dbapi.Error, OSError)
     returned: dict[int, float] = {}
 
     def note(connection: DBAPIConnection | None, _entry: object) -> None:
@@ -89,13 +92,29 @@ def ping_after_rest(engine: AsyncEngine) -> None:
         returned.pop(id(connection), None)
 
     def do_ping(connection: DBAPIConnection) -> bool:
+        driver: asyncpg.Connection[asyncpg.Record] = connection.driver_connection
+        if driver.is_closed():
+            return False
         since = returned.get(id(connection))
-        if since is not None and time.monotonic() - since < _TRUSTED_SECONDS:
-            driver: asyncpg.Connection[asyncpg.Record] = connection.driver_connection
-            if not driver.is_closed():
-                return True
-        return ask(connection)
+        if since is not None and time.monotonic() - since < _TRUSTED_SECONDS and _is_quiet(driver):
+            return True
+        # SQLAlchemy would raise what it takes for no disconnection, such as the server's farewell
+        # ("terminating connection") read before the end of the stream.
+        try:
+            return ask(connection)
+        except errors:
+            return False
 
     event.listen(engine.sync_engine, "checkin", note)
     event.listen(engine.sync_engine, "close", forget)
     vars(dialect)["do_ping"] = do_ping
+
+
+def _is_quiet(driver: asyncpg.Connection[asyncpg.Record]) -> bool:
+    """Whether nothing waits to be read: no farewell and no end of the stream."""
+    socket = driver._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # noqa: SLF001
+    if socket is None or socket.fileno() < 0:
+        return False
+    readable = select.poll()
+    readable.register(socket.fileno(), select.POLLIN)
+    return not readable.poll(0)

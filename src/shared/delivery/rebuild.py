@@ -13,6 +13,7 @@ from sqlalchemy import ARRAY, BigInteger, bindparam, text
 from shared.database import translate_errors
 from shared.delivery.courier import Courier
 from shared.delivery.pending import Pending
+from shared.errors import MessageBusError
 from shared.events import Streams, stream_for_subject
 from shared.messaging import StreamStore
 
@@ -89,7 +90,8 @@ async def rebuild_streams(
         ValueError: ``rate`` is not above zero.
         DatabaseError: the database is away.
         MessageBusError: the bus is away, or a message was refused; what was published before is
-            in the stream, and the next call goes on from there.
+            in the stream, and the next call goes on from there. Also where the stream takes for a
+            duplicate what was deleted from it: its window of ids has to pass first.
     """
     if rate is not None and rate <= 0:
         raise ValueError(f"a rate is a number of messages a second, above zero: not {rate}")
@@ -106,11 +108,10 @@ async def rebuild_streams(
         for name in {row.stream for row in rows} - there.keys():
             there[name] = await _exists(bus, name, make=not dry_run)
         present = await _present(bus, [row for row in rows if there[row.stream]])
-        missing = [row.message for row in rows if row.message.id not in present]
-        rebuilt.present += len(present)
-        if not dry_run:
-            await _publish(database, courier, missing)
-        rebuilt.published += len(missing)
+        missing = [row for row in rows if row.message.id not in present]
+        found = 0 if dry_run else await _publish(database, bus, courier, missing)
+        rebuilt.present += len(present) + found
+        rebuilt.published += len(missing) - found
         if missing:
             _logger.info(
                 "rebuilding", extra={"published": rebuilt.published, "present": rebuilt.present}
@@ -165,8 +166,13 @@ async def _is_there(store: StreamStore, row: _Kept) -> bool:
     return message is not None and message.headers.get("Nats-Msg-Id") == row.message.message_id
 
 
-async def _publish(database: Database, courier: Courier, rows: Sequence[Pending]) -> None:
-    receipt = await courier.carry(rows)
+async def _publish(database: Database, bus: Bus, courier: Courier, rows: Sequence[_Kept]) -> int:
+    """Publish; return how many the stream turned out to have, elsewhere than the outbox said.
+
+    A stream remembers ids for a while, also those of messages that were deleted: what it takes for
+    a duplicate is looked for.
+    """
+    receipt = await courier.carry([row.message for row in rows])
     if receipt.published:
         with translate_errors("rebuild"):
             async with database.engine.begin() as connection:
@@ -179,3 +185,16 @@ async def _publish(database: Database, courier: Courier, rows: Sequence[Pending]
                 )
     if receipt.failed:
         raise receipt.failed[0][1]
+    duplicates = [
+        _Kept(row, ack.stream, ack.sequence) for row, ack, _ in receipt.published if ack.duplicate
+    ]
+    found = await _present(bus, duplicates)
+    gone = [row for row in duplicates if row.message.id not in found]
+    if gone:
+        raise MessageBusError(
+            f"stream {gone[0].stream} no longer has {len(gone)} messages, but takes them for "
+            "duplicates: it remembers their ids until its duplicate window has passed; repeat then",
+            operation="rebuild",
+            stream=gone[0].stream,
+        )
+    return len(found)

@@ -125,5 +125,5 @@ def _refuse_danger(existing: StreamConfig, difference: Difference) -> None:
             operation="ensure stream",
             stream=existing.name,
             retryable=False,
-            details={"refused": list(difference.refused.values())},
+            details={"refused": dict(difference.refused)},
         )

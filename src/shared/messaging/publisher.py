@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
+# What a stream of the service's own may have otherwise, and still take its messages.
+_KEPT = frozenset({"storage", "retention"})
+
 
 class JetStreamEventPublisher(ABC):
     """Publishes events and commands of one service into one stream.
@@ -78,7 +81,8 @@ class JetStreamEventPublisher(ABC):
         """Create the stream, or widen the one there is; publishing does it by itself.
 
         A stream that the service made with another storage or retention keeps them, and gets
-        nothing but the subjects it lacks.
+        nothing but the subjects it lacks. One that takes no messages at all, such as a mirror, is
+        refused.
 
         Raises:
             MessageBusError: See `Bus.ensure_stream`.
@@ -90,10 +94,11 @@ class JetStreamEventPublisher(ABC):
         try:
             await self.bus.ensure_stream(StreamDefinition(name, subjects))
         except MessageBusError as error:
-            if "refused" not in error.details:
+            refused = error.details.get("refused")
+            if not refused or not _KEPT.issuperset(refused):
                 raise
             await self._widen_subjects(name, subjects)
-            told = "; ".join(error.details["refused"])
+            told = "; ".join(refused.values())
             self.logger.info("stream %s keeps its own settings: %s", name, told)
         self._stream_ensured = True
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from shared.api import ApiResponse, success_response
 from shared.api.openapi import raises
@@ -41,6 +41,21 @@ __all__ = [
 _LIMIT = 1000
 
 
+def _written_out(value: object) -> object:
+    """Refuse a number, which pydantic would take for the seconds since 1970."""
+    text = value if isinstance(value, str) else ""
+    if (
+        not isinstance(value, (str, datetime))
+        or text.strip().lstrip("+-").replace(".", "").isdigit()
+    ):
+        raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
+_Rate = Annotated[float, Field(strict=True, gt=0)]
+
+
 class DeadLetterQuery(BaseModel):
     """Which dead letters are meant; see `shared.messaging.DeadLetterFilter`."""
 
@@ -53,8 +68,8 @@ class DeadLetterQuery(BaseModel):
     reason: str | None = None
     error: str | None = None
     fingerprint: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     def to_filter(self) -> DeadLetterFilter:
         """Return the filter."""
@@ -178,12 +193,12 @@ class BulkReplay(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     where: DeadLetterQuery | None = None
-    sequences: list[int] | None = Field(default=None, max_length=_LIMIT)
+    sequences: list[StrictInt] | None = Field(default=None, max_length=_LIMIT)
     values: dict[str, Any] = {}
     reason: str = ""
-    dry_run: bool = False
-    rate_per_second: float | None = Field(default=None, gt=0)
-    limit: int = Field(default=100, ge=1, le=_LIMIT)
+    dry_run: StrictBool = False
+    rate_per_second: _Rate | None = None
+    limit: StrictInt = Field(default=100, ge=1, le=_LIMIT)
 
 
 class BulkDiscard(BaseModel):
@@ -192,10 +207,10 @@ class BulkDiscard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     where: DeadLetterQuery | None = None
-    sequences: list[int] | None = Field(default=None, max_length=_LIMIT)
+    sequences: list[StrictInt] | None = Field(default=None, max_length=_LIMIT)
     reason: str = Field(min_length=1)
-    dry_run: bool = False
-    limit: int = Field(default=100, ge=1, le=_LIMIT)
+    dry_run: StrictBool = False
+    limit: StrictInt = Field(default=100, ge=1, le=_LIMIT)
 
 
 class Replayed(BaseModel):
@@ -306,7 +321,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
         records = [AuditEntry.of(record) for record in found.records]
         return success_response(Audit(records=records, next_after=found.next_after))
 
-    @router.get("/{sequence}")
+    @router.get("/{sequence:int}")
     @raises(NotFoundError)
     async def show(sequence: int) -> ApiResponse[WholeDeadLetter]:
         """Show one dead letter, whole."""
@@ -345,7 +360,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
         )
         return success_response(await _result(outcomes, wanted))
 
-    @router.post("/{sequence}/replay")
+    @router.post("/{sequence:int}/replay")
     @raises(NotFoundError, ConflictError, ValidationError)
     async def replay(
         sequence: int, request: Request, wanted: ReplayRequest | None = None
@@ -359,7 +374,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
             Replayed(stream=ack.stream, sequence=ack.sequence, duplicate=ack.duplicate)
         )
 
-    @router.post("/{sequence}/discard")
+    @router.post("/{sequence:int}/discard")
     @raises(NotFoundError, ValidationError)
     async def discard(
         sequence: int, wanted: DiscardRequest, request: Request

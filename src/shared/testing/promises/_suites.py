@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from shared.config import DeliverySettings, LoggingSettings
-from shared.database import Database, migrate
+from shared.database import Database, migrate, tenant_scope
 from shared.delivery import UnitOfWork
 from shared.events import Envelope
 from shared.messaging import OutgoingMessage, RetryPolicy, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractContextManager
+    from uuid import UUID
 
     from pydantic import BaseModel
 
@@ -90,6 +92,19 @@ class ServiceSuite(Suite):
 
     async def prepare(self, database: Database) -> None:
         """Make what a test needs in the database beside the tables; by default nothing."""
+
+    def merchant_of(self, subject: Any) -> UUID | str | None:
+        """Tell whose rows a payload or a row is about, by default its ``merchant_id``.
+
+        Where that is a merchant, the suite works for it (`tenant_scope`) while it asks.
+        """
+        merchant: UUID | str | None = getattr(subject, "merchant_id", None)
+        return merchant
+
+    def scope(self, subject: Any) -> AbstractContextManager[object]:
+        """Work for the merchant of a payload or a row, if it has one, until the block ends."""
+        merchant = self.merchant_of(subject)
+        return nullcontext() if merchant is None else tenant_scope(merchant)
 
     @asynccontextmanager
     async def database(self, settings: DatabaseSettings) -> AsyncIterator[Database]:

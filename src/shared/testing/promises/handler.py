@@ -34,7 +34,10 @@ class HandlerPromises(ContractSuite, ServiceSuite):
     """
 
     async def effects(self, session: AsyncSession, payload: Any) -> int:
-        """Count the effects that this payload has had, as the database shows them."""
+        """Count the effects that this payload has had, as the database shows them.
+
+        It is asked in the `scope` of the payload: for its merchant, if it names one.
+        """
         raise NotImplementedError(f"{type(self).__name__}.effects(...) counts what was done")
 
     @asynccontextmanager
@@ -50,8 +53,10 @@ class HandlerPromises(ContractSuite, ServiceSuite):
 
     async def counted(self, database: Database, number: int) -> int:
         """Count the effects of the payload of a number."""
-        async with database.transaction() as session:
-            return await self.effects(session, self.payload(number))
+        payload = self.payload(number)
+        with self.scope(payload):
+            async with database.transaction() as session:
+                return await self.effects(session, payload)
 
     async def all_had_their_effect(self, application: Application[Any]) -> None:
         """Wait until every message is acknowledged, then see that each took effect once."""

@@ -110,14 +110,47 @@ class TransportPromises(ContractSuite):
         async def handler(delivery: Delivery) -> None:
             seen.append(delivery.body)
 
+        message = self.message(1)
         async with NatsProxy(nats_server) as proxy:
             settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
             async with Bus(settings, name="promises") as bus:
                 await bus.ensure_stream(self.contract.stream)
+                async with lost_acks(proxy):
+                    async with subscribed(bus, self.subscription(handler)):
+                        await bus.publisher.publish(message)
+                        await self.eventually(_later(lambda: seen == [message.body]))
+                    # Another subscriber: the one that handled it knows it, and does not again.
+                    async with subscribed(bus, self.subscription(handler)):
+                        await self.eventually(_later(lambda: seen == [message.body] * 2))
+
+    async def test_a_subscriber_whose_acknowledgement_was_lost_says_it_again(
+        self, nats_settings: NatsSettings, nats_server: NatsServer
+    ) -> None:
+        seen: list[bytes] = []
+
+        async def handler(delivery: Delivery) -> None:
+            seen.append(delivery.body)
+
+        message = self.message(1)
+        async with NatsProxy(nats_server) as proxy:
+            settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
+            async with Bus(settings, name="promises") as bus:
+                await bus.ensure_stream(self.contract.stream)
+
+                async def again() -> bool:
+                    (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                    return bool(info.num_redelivered)
+
+                async def acknowledged() -> bool:
+                    (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                    return not (info.num_pending or info.num_ack_pending)
+
                 async with subscribed(bus, self.subscription(handler)):
                     async with lost_acks(proxy):
-                        await bus.publisher.publish(self.message(1))
-                        await self.eventually(_later(lambda: len(seen) > 1))
+                        await bus.publisher.publish(message)
+                        await self.eventually(again)
+                    await self.eventually(acknowledged)
+        assert seen == [message.body]
 
     async def test_what_a_lost_process_held_goes_to_another(
         self, nats_settings: NatsSettings, nats_server: NatsServer
