@@ -102,7 +102,7 @@ async def consume(bench: Bench) -> None:
         Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus,
         await nats.connect(server.url) as client,
     ):
-        peers = Bus.around(client, name="peers")
+        peers = Bus.around(client, name="peers", settings=bus.settings)
         await bus.ensure_stream(ORDER_UPDATED.stream)
         await bus.publisher.publish_all([_message() for _ in range(_OPERATIONS)])
 

@@ -105,10 +105,16 @@ CONTENDERS = {
     ],
     "postgres: a page of 50, 0 rows down": ["shared: page_by_key", "shared: list, by offset"],
     "postgres: a page of 50, 20 rows down": ["shared: page_by_key", "shared: list, by offset"],
-    "outbox: the relay alone": ["an empty table", "1,000 kept rows", "an empty table, no batches"],
+    "outbox: the relay alone": [
+        "an empty table",
+        "1,000 kept rows",
+        "an empty table, no batches",
+        "an empty table, no spans",
+    ],
     "outbox: 16 writers of one row each, to the last acknowledgement": [
         "an empty table",
         "1,000 kept rows",
+        "asyncpg: the insert alone",
     ],
     "outbox: sync_interval always": [
         "shared: relay, atomic batches",
