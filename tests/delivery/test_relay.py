@@ -156,6 +156,30 @@ async def test_a_message_that_fails_holds_back_its_key_and_nothing_else(world: W
     assert len(numbers) == 9
 
 
+async def test_of_two_that_failed_the_later_waits_for_the_next_attempt_of_the_earlier(
+    world: World,
+) -> None:
+    await world.add(0, 1, 2, key="a")
+    relay = world.relay(Refusing(world.bus, 0, times=1))
+    async with world.database.transaction() as session:
+        await session.execute(
+            text(
+                "UPDATE outbox SET attempts = 2 - (id % 2), available_at = now() "
+                "+ (CASE WHEN id = (SELECT min(id) FROM outbox) THEN 60 ELSE 0 END) "
+                "* interval '1 second'"
+            )
+        )
+    assert await relay.drain()
+    assert await world.numbers() == []
+    async with world.database.transaction() as session:
+        await session.execute(text("UPDATE outbox SET available_at = now()"))
+    assert not await relay.drain()
+    assert await world.numbers() == []
+    async with running(relay):
+        await eventually(lambda: all_out(world))
+    assert await world.numbers() == [0, 1, 2]
+
+
 async def test_what_never_gets_through_does_not_stop_the_rest(world: World) -> None:
     world.settings = DeliverySettings(batch=5, poll_seconds=0.05)
     async with world.unit_of_work() as uow:

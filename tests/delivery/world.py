@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from nats.js.errors import NotFoundError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from pydantic import BaseModel
 from sqlalchemy import text
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from shared.database import Database
     from shared.delivery.relay import Publishes
     from shared.messaging import Bus
+
+T = TypeVar("T")
 
 SERVICE = "credit-service"
 STREAM = "CREDIT"
@@ -70,11 +75,11 @@ class World:
 
     async def messages(self) -> list[tuple[Envelope, dict[str, str]]]:
         """The stream without its fences, in order."""
-        last = (await self.bus.js.stream_info(STREAM)).state.last_seq
+        last = (await patiently(lambda: self.bus.js.stream_info(STREAM))).state.last_seq
         found: list[tuple[Envelope, dict[str, str]]] = []
         for sequence in range(1, last + 1):
             with suppress(NotFoundError):
-                message = await self.bus.js.get_msg(STREAM, sequence)
+                message = await patiently(partial(self.bus.js.get_msg, STREAM, sequence))
                 if message.subject is not None and message.subject.startswith("fence."):
                     continue
                 assert message.data is not None
@@ -97,6 +102,15 @@ async def running(*relays: Relay) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer: a cluster that elects a leader gives none."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with suppress(NatsTimeoutError, NoRespondersError, ServiceUnavailableError):
+                return await ask()
+            await asyncio.sleep(0.05)
 
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:

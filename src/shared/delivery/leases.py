@@ -56,7 +56,8 @@ UPDATE outbox_leases SET owner = NULL, expires_at = NULL WHERE owner = $1"""
 _NAME = "SELECT outbox FROM outbox_leases LIMIT 1"
 
 # What is new comes first, what was delayed or failed behind it: however much cannot be published,
-# the rest can. A message that failed holds back the later ones of its key until it is published.
+# the rest can. A message that failed holds back the later ones of its key until it is published:
+# the new ones altogether, those that failed as well for as long as it waits for its next attempt.
 # The conditions repeat those of the partial indexes word for word, or the planner would read the
 # table. Another relay's partitions are not even looked at.
 _COLUMNS = "id, event_id, subject, key, message_id, headers, body, created_at, attempts"
@@ -65,25 +66,26 @@ _NOT_HELD_BACK = """\
 (key IS NULL OR NOT EXISTS (
   SELECT FROM outbox AS earlier
   WHERE earlier.published_at IS NULL AND earlier.attempts > 0
-    AND earlier.key = due.key AND earlier.id < due.id))"""
+    AND earlier.key = due.key AND earlier.id < due.id{}))"""
 _DUE = f"""\
 SELECT due.*, lease.partition, lease.token
 FROM outbox_leases AS lease CROSS JOIN LATERAL (
   (SELECT {_COLUMNS} FROM outbox AS due
    WHERE {_PARTITION} = lease.partition
      AND published_at IS NULL AND attempts = 0 AND NOT delayed
-     AND available_at <= now() AND {_NOT_HELD_BACK}
+     AND available_at <= now() AND {_NOT_HELD_BACK.format("")}
    ORDER BY id LIMIT $2)
   UNION ALL
   (SELECT {_COLUMNS} FROM outbox AS due
    WHERE {_PARTITION} = lease.partition
      AND published_at IS NULL AND attempts = 0 AND delayed
-     AND available_at <= now() AND {_NOT_HELD_BACK}
+     AND available_at <= now() AND {_NOT_HELD_BACK.format("")}
    ORDER BY available_at, id LIMIT $2)
   UNION ALL
   (SELECT {_COLUMNS} FROM outbox AS due
    WHERE {_PARTITION} = lease.partition
      AND published_at IS NULL AND attempts > 0 AND available_at <= now()
+     AND {_NOT_HELD_BACK.format(" AND earlier.available_at > now()")}
    ORDER BY id LIMIT $3)
 ) AS due
 WHERE lease.owner = $1 AND lease.expires_at > clock_timestamp()"""  # noqa: S608 - constants
