@@ -255,6 +255,10 @@ class Inspection:
             if facts.config.get(name) != wanted and (facts.config.get(name) or wanted)
         }
 
+    def ack_pending_of(self, subscription: Subscription) -> int:
+        """Return how many unacknowledged messages a subscriber asks its consumer to allow."""
+        return cast("int", wanted_of_consumer(self._bus, subscription)["max_ack_pending"])
+
     async def _ask(self, verb: str, request: Mapping[str, object] | None = None) -> dict[str, Any]:
         # By hand: nats-py drops what it does not know, and tells no clock.
         body = to_json(request) if request else b""

@@ -29,7 +29,7 @@ from shared.database.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
 from shared.events import Reader
 from shared.logging import configure_logging
-from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber, Subscription
+from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber
 from shared.metrics import record_build
 from shared.service.dead_letter_depth import watch_dead_letters
 from shared.service.dead_letters import create_dead_letters_router
@@ -260,20 +260,8 @@ class Application(Generic[S]):
         )
         durable = handler.durable(self.service.name)
         reader = Reader.of(handler.contract, service=self.service.name, durable=durable)
-        subscription = Subscription(
-            subject=handler.contract.subject,
-            durable=durable,
-            handler=runner,
-            stream=handler.contract.stream.value,
-            concurrency=handler.concurrency,
-            retry=handler.retry,
-            ack_wait_seconds=handler.ack_wait_seconds,
-            deadline_seconds=handler.deadline_seconds,
-            order_by=handler.key_of if handler.order_by is not None else None,
-            batch=handler.batch,
-            handle_batch=runner.batch if handler.batch is not None else None,
-            double_ack=handler.double_ack,
-            metadata=reader.metadata(),
+        subscription = handler.subscription(
+            self.service.name, runner, handle_batch=runner.batch, metadata=reader.metadata()
         )
         return Subscriber(
             self.bus, subscription, service=self.service.name, version=self.service.version

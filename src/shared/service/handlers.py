@@ -33,7 +33,7 @@ from pydantic_core import from_json
 from shared.context import Context, bind, current
 from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
 from shared.events import Contract, Envelope
-from shared.messaging import BatchPolicy, Delivery, RetryPolicy
+from shared.messaging import BatchPolicy, Delivery, RetryPolicy, Subscription
 from shared.service.declaration import DeclarationError
 from shared.service.incoming import Reader
 from shared.tracing import span
@@ -125,6 +125,38 @@ class Handler:
     def durable(self, service: str) -> str:
         """Return the name of its durable consumer: stable over restarts and replicas."""
         return f"{service}-{re.sub('[^A-Za-z0-9_-]', '_', self.name)}"
+
+    def subscription(
+        self,
+        service: str,
+        handle: Callable[[Delivery], Awaitable[None]],
+        *,
+        handle_batch: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Subscription:
+        """Return what a service subscribes with for it.
+
+        Args:
+            service: the service's name.
+            handle: handles one message.
+            handle_batch: handles several; for a handler of batches.
+            metadata: what others are to read in the consumer.
+        """
+        return Subscription(
+            subject=self.contract.subject,
+            durable=self.durable(service),
+            handler=handle,
+            stream=self.contract.stream.value,
+            concurrency=self.concurrency,
+            retry=self.retry,
+            ack_wait_seconds=self.ack_wait_seconds,
+            deadline_seconds=self.deadline_seconds,
+            order_by=self.key_of if self.order_by is not None else None,
+            batch=self.batch,
+            handle_batch=handle_batch if self.batch is not None else None,
+            double_ack=self.double_ack,
+            metadata=metadata or {},
+        )
 
     def provided_types(self) -> set[type[Any]]:
         """Return the types it needs that do not come with the message."""

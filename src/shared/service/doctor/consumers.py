@@ -67,7 +67,7 @@ async def _consumer(
 ) -> list[Finding]:
     durable = handler.durable(patient.name)
     about = f"consumer {durable}"
-    ill = _declared(patient, handler, stream, server)
+    ill = _declared(inspection, patient, handler, stream, server)
     if facts is None:
         ill.append(
             Finding(
@@ -88,7 +88,11 @@ async def _consumer(
 
 
 def _declared(
-    patient: Patient, handler: Handler, stream: StreamFacts, server: ServerFacts
+    inspection: Inspection,
+    patient: Patient,
+    handler: Handler,
+    stream: StreamFacts,
+    server: ServerFacts,
 ) -> list[Finding]:
     """Judge what the handler declares against what server and stream allow."""
     about = f"consumer {handler.durable(patient.name)}"
@@ -101,7 +105,7 @@ def _declared(
         )
         if limit and limit > 0
     ]
-    asked = 10_000 if handler.order_by is None else max(16 * handler.concurrency, 256)
+    asked = inspection.ack_pending_of(patient.subscription(handler))
     found += [
         Finding(
             "ack-pending-limit",

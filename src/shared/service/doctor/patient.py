@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shared.messaging import Delivery, Subscription
 from shared.service.doctor.finding import Severity
 
 if TYPE_CHECKING:
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
 
     from shared.config import ServiceSettings
     from shared.events import Contract, Streams
+    from shared.messaging import Subscription
     from shared.service.handlers import Handler
     from shared.service.service import Service
 
@@ -74,17 +74,7 @@ class Patient:
 
     def subscription(self, handler: Handler) -> Subscription:
         """Return what a running service would subscribe with; its handler is never called."""
-        return Subscription(
-            subject=handler.contract.subject,
-            durable=handler.durable(self.name),
-            handler=_never,
-            stream=handler.contract.stream.value,
-            concurrency=handler.concurrency,
-            retry=handler.retry,
-            ack_wait_seconds=handler.ack_wait_seconds,
-            deadline_seconds=handler.deadline_seconds,
-            order_by=handler.key_of if handler.order_by is not None else None,
-        )
+        return handler.subscription(self.name, _never, handle_batch=_never)
 
 
 def duration(seconds: float) -> str:
@@ -102,5 +92,5 @@ def _stream(contract: Contract[Any]) -> Streams | None:
         return None
 
 
-async def _never(delivery: Delivery) -> None:
-    raise NotImplementedError(f"{delivery.subject} is only looked at")
+async def _never(message: object) -> None:
+    raise NotImplementedError(f"{message} is only looked at")
