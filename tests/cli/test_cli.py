@@ -94,6 +94,7 @@ def test_every_error_code_is_listed_with_its_status(monkeypatch: pytest.MonkeyPa
     shown = glam("errors").output
     line = next(line for line in shown.splitlines() if "RATE_LIMITED" in line)
     assert "429" in line
+    assert "Too many requests" in line
 
 
 def test_a_trace_that_is_nowhere_is_an_error(tmp_path: Path) -> None:

@@ -9,18 +9,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from shared.cli import contracts, dead_letters, migrate, outbox
 from shared.cli.doctor import doctor
+from shared.cli.table import new_table, print_table
 from shared.cli.target import discover_services, load_service
 
 __all__ = ["app", "main"]
-
-_ONE_LINE = 10_000
-"""A width, in characters, that no row reaches."""
-
 
 app = typer.Typer(
     name="glam",
@@ -95,13 +91,13 @@ def trace(
 
 @app.command()
 def errors() -> None:
-    """List every error code with its status and class."""
+    """List every error code with its status, class and meaning."""
     from shared.errors import catalogue  # noqa: PLC0415
 
-    table = _table("code", "status", "class")
+    listed = new_table("code", "status", "class", "meaning")
     for entry in catalogue():
-        table.add_row(entry.code, str(entry.status), entry.name)
-    _show(table)
+        listed.add_row(*map(Text, (entry.code, str(entry.status), entry.name, entry.summary)))
+    print_table(listed)
 
 
 @config_app.command("show")
@@ -114,11 +110,11 @@ def config_show(
     from shared.config import explain  # noqa: PLC0415
 
     service = load_service(target)
-    table = _table("setting", "value", *(["origin"] if origin else []))
+    listed = new_table("setting", "value", *(["origin"] if origin else []))
     for setting in explain(service.settings_type, service.name):
         told = [setting.key, setting.value, *([setting.origin] if origin else [])]
-        table.add_row(*map(Text, told))  # as they are: brackets are no markup
-    _show(table)
+        listed.add_row(*map(Text, told))  # as they are: brackets are no markup
+    print_table(listed)
 
 
 def main() -> None:
@@ -128,22 +124,6 @@ def main() -> None:
     except _mistakes() as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
-
-
-def _table(*headings: str) -> Table:
-    """Make a table in which nothing is cut off: what does not fit goes on in the next line."""
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
-def _show(table: Table) -> None:
-    """Print a table; a file or another program, such as `grep`, gets each row as one line."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = _ONE_LINE
-    console.print(table)
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

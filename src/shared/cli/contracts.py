@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
+from shared.cli.table import new_table, print_table
 from shared.cli.target import discover_services, load_service
 from shared.config import NatsSettings
 from shared.events import (
@@ -93,17 +92,17 @@ def list_contracts(targets: Targets = None, *, as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = _table("subject", "stream", "payload", "version", "producers", "consumers")
+    listed = new_table("subject", "stream", "payload", "version", "producers", "consumers")
     for row in found.rows:
-        table.add_row(
+        listed.add_row(
             row.subject,
             row.stream or "none",
             row.payload,
             str(row.version),
-            "\n".join(row.producers),
-            "\n".join(row.consumers),
+            ", ".join(row.producers),
+            ", ".join(row.consumers),
         )
-    Console().print(table)
+    print_table(listed)
     for subject in found.disputed:
         typer.echo(f"{subject} is declared in more than one form", err=True)
 
@@ -299,19 +298,19 @@ def _row(
 
 
 def _show(contracts: Sequence[Contract[Any]], judged: Sequence[_Judged]) -> None:
-    table = _table("subject", "written", "consumer", "service", "reads", "verdict", "because")
+    listed = new_table("subject", "written", "consumer", "service", "reads", "verdict", "because")
     for contract, consumer, reader, impact in judged:
-        table.add_row(
+        listed.add_row(
             contract.subject,
             f"v{contract.version} {contract.schema_hash[:8]}",
             consumer.name,
             reader.service if reader else "",
             f"v{reader.version} {reader.schema_hash[:8]}" if reader else "",
             impact.verdict.value,
-            "\n".join(impact.reasons),
+            "; ".join(impact.reasons),
         )
     if judged:
-        Console().print(table)
+        print_table(listed)
     heard = {contract.subject for contract, *_ in judged}
     for contract in contracts:
         if contract.subject not in heard:
@@ -353,10 +352,3 @@ def _tell(changes: Iterable[Change]) -> None:
             typer.echo("  What to do:", err=change.breaking)
             for line in change.remedy.splitlines():
                 typer.echo(f"    {line}".rstrip(), err=change.breaking)
-
-
-def _table(*headings: str) -> Table:
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

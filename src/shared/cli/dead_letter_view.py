@@ -7,10 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pydantic_core import from_json, to_json
-from rich.table import Table
+
+from shared.cli.table import new_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rich.table import Table
 
     from shared.messaging import AuditRecord, DeadLetter, DeadLetterGroup, DeadLetterHead
 
@@ -21,9 +24,11 @@ _MOMENT = "%Y-%m-%d %H:%M:%S"
 
 def letters_table(letters: Iterable[DeadLetterHead]) -> Table:
     """Make a table of letters."""
-    table = _table("#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint")
+    listed = new_table(
+        "#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint"
+    )
     for letter in letters:
-        table.add_row(
+        listed.add_row(
             str(letter.sequence),
             letter.at.strftime(_MOMENT),
             letter.subject,
@@ -33,16 +38,16 @@ def letters_table(letters: Iterable[DeadLetterHead]) -> Table:
             _last(letter.error_type),
             letter.fingerprint or "",
         )
-    return table
+    return listed
 
 
 def groups_table(groups: Iterable[DeadLetterGroup]) -> Table:
     """Make a table of groups."""
-    table = _table(
+    listed = new_table(
         "count", "handler", "error", "message", "fingerprint", "first", "last", "version", "example"
     )
     for group in groups:
-        table.add_row(
+        listed.add_row(
             str(group.count),
             group.durable,
             _last(group.error_type) or group.reason,
@@ -53,14 +58,16 @@ def groups_table(groups: Iterable[DeadLetterGroup]) -> Table:
             " ".join(group.versions),
             str(group.example),
         )
-    return table
+    return listed
 
 
 def audit_table(records: Iterable[AuditRecord]) -> Table:
     """Make a table of what was done."""
-    table = _table("record", "at", "letter", "what", "who", "why", "handler", "went to", "edited")
+    listed = new_table(
+        "record", "at", "letter", "what", "who", "why", "handler", "went to", "edited"
+    )
     for record in records:
-        table.add_row(
+        listed.add_row(
             str(record.sequence),
             record.at.strftime(_MOMENT),
             str(record.letter.sequence),
@@ -71,7 +78,7 @@ def audit_table(records: Iterable[AuditRecord]) -> Table:
             f"{record.result_stream} {record.result_sequence}" if record.result_stream else "",
             " ".join(change.path for change in record.changes),
         )
-    return table
+    return listed
 
 
 def told(letter: DeadLetterHead) -> dict[str, object]:
@@ -100,10 +107,3 @@ def pretty(body: bytes) -> str:
 
 def _last(error_type: str | None) -> str:
     return (error_type or "").rpartition(".")[2]
-
-
-def _table(*headings: str) -> Table:
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table

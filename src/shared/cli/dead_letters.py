@@ -25,6 +25,7 @@ from shared.cli.dead_letter_view import (
     told,
     told_whole,
 )
+from shared.cli.table import print_table
 from shared.config import NatsSettings
 from shared.errors import ConflictError
 from shared.messaging import Bus, DeadLetterEdit, DeadLetterFilter, DeadLetters
@@ -120,7 +121,7 @@ def list_letters(
     if json:
         _print_json({"letters": [told(x) for x in page.letters], "next_after": page.next_after})
         return
-    Console().print(letters_table(page.letters))
+    print_table(letters_table(page.letters))
     if page.next_after is not None:
         typer.echo(f"there are more: --after {page.next_after}")
 
@@ -156,7 +157,7 @@ def groups(
     if json:
         _print_json({"groups": found})
     else:
-        Console().print(groups_table(found))
+        print_table(groups_table(found))
 
 
 @app.command()
@@ -334,7 +335,7 @@ def audit(
     if json:
         _print_json({"records": page.records, "next_after": page.next_after})
         return
-    Console().print(audit_table(page.records))
+    print_table(audit_table(page.records))
     if page.next_after is not None:
         typer.echo(f"there are more: --after {page.next_after}")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from shared.cli.table import new_table, print_table
 from shared.cli.target import load_service
 from shared.database import Database
 from shared.delivery import OutboxStatus, Rebuilt, read_outbox_status, rebuild_streams
@@ -48,17 +48,15 @@ def status(target: Target) -> None:
     )
     if found.kept_since is not None:
         console.print(f"kept since {found.kept_since:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    table = Table()
-    for heading in ("partition", "relay", "for"):
-        table.add_column(heading, overflow="fold")
+    listed = new_table("partition", "relay", "for")
     for lease in found.leases:
         remaining = lease.expires_in_seconds
-        table.add_row(
+        listed.add_row(
             str(lease.partition),
             lease.owner or "nobody",
             "" if remaining is None else f"{remaining:.0f} s" if remaining > 0 else "expired",
         )
-    console.print(table)
+    print_table(listed)
 
 
 @app.command()
