@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from nats.js.api import ConsumerConfig
 
+from shared.config import NatsSettings
+from shared.dev import TcpProxy
 from shared.errors import DatabaseError, MessageBusError, UpstreamServiceError, ValidationError
 from shared.messaging import (
     Bus,
@@ -150,6 +153,34 @@ async def test_an_outage_longer_than_all_attempts_costs_no_message(
     out = False
     await eventually(lambda: len(done) == 6)
     assert await DeadLetters(bus).list() == []
+
+
+async def test_a_message_delivered_again_during_an_outage_tells_so_to_its_next_try(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    seen: list[int] = []
+    out = True
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.attempt)
+        if out:
+            raise DatabaseError("connection refused")
+        raise ValidationError("hopeless")
+
+    async with TcpProxy(nats_server.host, nats_server.port) as proxy, AsyncExitStack() as stack:
+        settings = NatsSettings(servers=(f"nats://{proxy.host}:{proxy.port}",))
+        far = await stack.enter_async_context(Bus(settings, name="tests"))
+        Subscribers(stack).start(far, handler, ack_wait_seconds=1)
+        await bus.publisher.publish(message(1))
+        await eventually(lambda: seen)
+        proxy.pause()
+        await asyncio.sleep(1.5)  # longer than the server waits for a sign of life
+        proxy.resume()
+        await eventually(lambda: seen[-1] == 2)
+        out = False
+        (letter,) = await eventually(DeadLetters(bus).list)
+        assert seen == sorted(seen)
+        assert letter.attempts == 2
 
 
 async def test_a_long_handler_keeps_its_message(bus: Bus, subscribers: Subscribers) -> None:

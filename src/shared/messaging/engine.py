@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from contextvars import copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
@@ -320,6 +321,7 @@ class Subscriber:
         if held is not None and not held.answered:
             # We were cut off for longer than ack_wait and get again what we still work on.
             held.attempt, held.reply = held.carried + ack.attempt, message.reply
+            held.delivery = replace(held.delivery, attempt=held.attempt)
             held.sign_at, held.redelivered = _now(), True
             return
         headers, carried = as_sent(message.headers)
