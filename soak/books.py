@@ -15,7 +15,7 @@ from shared.config import NatsSettings
 from shared.events import Envelope
 from shared.messaging import Bus, DeadLetters
 from shared.testing import Entry, History, Outcome, Verdict, check
-from soak.events import CONTRACTS, ORDER, STREAM
+from soak.events import CONTRACTS, STREAM
 
 if TYPE_CHECKING:
     from soak.stage import Stage
@@ -98,7 +98,7 @@ async def judge(stage: Stage) -> tuple[Verdict, Verdict]:
     effects.add_all([*applied, *stored])
     effects.close()
     return (
-        check([*written, *applied], subscribers=[SUBSCRIBER], ordered=bool(ORDER)),
+        check([*written, *applied], subscribers=[SUBSCRIBER]),
         check([*written, *stored], subscribers=[STREAM]),
     )
 

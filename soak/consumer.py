@@ -15,7 +15,7 @@ from shared.delivery import UnitOfWork
 from shared.events import Contract, Envelope
 from shared.messaging import RetryPolicy
 from shared.service import Service
-from soak.events import CONTRACTS, ORDER, Counted, settings, tell_ready
+from soak.events import CONTRACTS, Counted, settings, tell_ready
 
 service = Service("consumer-service")
 
@@ -37,7 +37,7 @@ def consume(contract: Contract[Counted]) -> None:
         ack_wait_seconds=3,
         # Every fault may cost an attempt; how many is what the soak does not ask.
         retry=RetryPolicy(attempts=200, first_delay_seconds=0.05, max_delay_seconds=1),
-        **ORDER,
+        order_by="key",
     )
     async def apply(counted: Counted, envelope: Envelope, uow: UnitOfWork) -> None:
         effect = {

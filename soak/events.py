@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,10 +23,6 @@ CONTRACTS = tuple(Contract(f"evt.credit.soak{lane}", Counted) for lane in range(
 STREAM = "CREDIT"
 
 KEYS = tuple(f"key-{number:02}" for number in range(64))
-
-# Declares the handlers ordered by key, and has the order of effects judged. `order_by` is a
-# parameter of `Service.handles`.
-ORDER: dict[str, Any] = {}
 
 # What the services need beside their outbox and inbox.
 TABLES = """\
