@@ -22,9 +22,11 @@ from shared.messaging import (
     DeadLetters,
     Delivery,
     OutgoingMessage,
+    RetryPolicy,
     State,
     Subscriber,
     Subscription,
+    engine,
 )
 from shared.messaging.engine import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
 
@@ -316,6 +318,30 @@ async def test_a_killed_server_costs_none_of_500_messages(
     await own_nats_server.restart()
     await publishing
     await eventually(lambda: seen == set(range(500)))
+
+
+async def test_a_connection_that_is_back_is_read_from_at_once_however_long_the_pause(
+    bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour = RetryPolicy(first_delay_seconds=3600, max_delay_seconds=3600)
+    monkeypatch.setattr(engine, "_HEALING", an_hour)
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    async with TcpProxy(nats_server.host, nats_server.port) as proxy, AsyncExitStack() as stack:
+        settings = NatsSettings(servers=(f"nats://{proxy.address}",))
+        far = await stack.enter_async_context(Bus(settings, name="tests"))
+        subscriber = Subscribers(stack).start(far, handler)
+        await eventually(lambda: subscriber.status.state is State.RUNNING)
+        await bus.js.delete_consumer("TESTS", "tests")  # so that it has to ask, and cannot
+        proxy.refuse()
+        proxy.cut()
+        await eventually(lambda: subscriber.status.state is State.WAITING)
+        await bus.publisher.publish(message(1))
+        proxy.accept()
+        await eventually(lambda: seen)
 
 
 async def test_a_frozen_server_is_survived(

@@ -9,6 +9,7 @@ import weakref
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -198,19 +199,19 @@ async def test_bad_envelopes_and_failures_become_dead_letters_and_the_rest_flows
     await eventually(lambda: any(event["payload"].get("good") for event, _, _ in seen))
 
 
+@pytest.mark.parametrize("package", ["pydantic", "ruff"])  # imported, and only installed
 async def test_without_a_version_of_its_own_a_subscriber_has_that_of_its_package(
-    wrapper: JetStreamWrapper, seen: Seen
+    wrapper: JetStreamWrapper, seen: Seen, package: str
 ) -> None:
     del seen
     publisher = wrapper.create_publisher(CreditPublisher)
     await publisher.ensure_stream()
-    packaged = type(
-        "Packaged", (Recorder,), {"handler_version": None, "__module__": "nats.of.the.service"}
-    )
+    own = {"handler_version": None, "__module__": f"{package}.of.the.service"}
+    packaged = type("Packaged", (Recorder,), own)
     await wrapper.start_subscriber(packaged)
     await publisher.publish_event("evt.credit.x", {"fail": True})
     (letter,) = await eventually(DeadLetters(wrapper.bus).list)
-    assert letter.version == version("nats-py")
+    assert letter.version == version(package)
 
 
 async def test_starting_returns_at_once_and_health_tells_of_a_missing_stream(

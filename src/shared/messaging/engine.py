@@ -113,6 +113,7 @@ class Subscriber:
         self._pull: Pull | None = None
         self._resumed = asyncio.Event()
         self._resumed.set()
+        self._reconnected = asyncio.Event()
         self._read_to_end = asyncio.Event()
         self._stopped = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -225,6 +226,7 @@ class Subscriber:
         """Keep a pull standing until draining begins, through whatever happens to it."""
         failures = 0
         while not self._draining.is_set():
+            self._reconnected.clear()
             if self.paused:
                 self._enter(State.PAUSED)
                 await _either(self._resumed, self._draining)
@@ -359,6 +361,7 @@ class Subscriber:
         self._launch()
 
     def _connection_changed(self) -> None:
+        self._reconnected.set()
         if self._pull is not None:
             self._pull.lose("the connection was lost for a while")
 
@@ -479,10 +482,10 @@ class Subscriber:
         await self._handling.answers.sent()
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, unless draining begins."""
+        """Sleep, unless draining begins or the connection is there again."""
         try:
             async with asyncio.timeout(seconds):
-                await self._draining.wait()
+                await _either(self._draining, self._reconnected)
         except TimeoutError:
             pass
 

@@ -38,8 +38,8 @@ class JetStreamEventSubscriber(ABC):
     read before they write, and count on the order. A subclass that does none of this may raise
     `concurrency`. A message that waits for its next attempt keeps nobody waiting: later ones pass.
 
-    Dead letters name `handler_version`, or else the `__version__` of the package the class is in, or
-    the version its distribution was installed with.
+    Dead letters name `handler_version`, or else the `__version__` of the package the class is in,
+    or the version its distribution was installed with.
 
     Attributes:
         client: the nats-py client it was made with.
