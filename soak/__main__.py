@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def main(
     minutes: Annotated[float, typer.Option(min=0.05, help="How long there are faults.")] = 10,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same faults.")] = None,
-    rate: Annotated[float, typer.Option(min=1, help="Events a second, while all is well.")] = 400,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second, while all is well.")] = 600,
     settle_seconds: Annotated[
-        float, typer.Option(help="How long the rest may take once the faults are over.")
-    ] = 300,
+        float, typer.Option(help="How long nothing may come through once the faults are over.")
+    ] = 60,
     keep: Annotated[bool, typer.Option("--keep", help="Keep history, logs and data.")] = False,
 ) -> None:
     """Let real faults loose on real services for a while, and hold the books against each other."""

@@ -40,13 +40,20 @@ async def flowing(stage: Stage) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def settled(stage: Stage, timeout_seconds: float) -> bool:
-    """Wait until the outbox is empty and every message is acknowledged; whether it came to that."""
-    deadline = time.monotonic() + timeout_seconds
+async def settled(stage: Stage, patience_seconds: float) -> bool:
+    """Wait until the outbox is empty and every message is acknowledged; whether it came to that.
+
+    However many there are: patience ends when for so long none has come through.
+    """
+    fewest: float = float("inf")
+    deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         with suppress(nats.errors.Error, OSError, TimeoutError, asyncpg.PostgresError):
-            if not await waiting(stage):
+            left = await waiting(stage)
+            if not left:
                 return True
+            if left < fewest:
+                fewest, deadline = left, time.monotonic() + patience_seconds
         await asyncio.sleep(_POLL_SECONDS)
     return False
 

@@ -159,6 +159,10 @@ class Stage:
                 "SOAK_READY": str(self.folder / f"{name}.ready"),
                 "SOAK_RATE": str(self._rate / self._replicas),
                 "SOAK_SEED": str(self._seed),
+                # A service that is killed again and again must not compile itself each time,
+                # whatever is told to this process.
+                "PYTHONDONTWRITEBYTECODE": "",
+                "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),
             },
             log_file=self.folder / f"{name}.log",
             stop_timeout_seconds=15,

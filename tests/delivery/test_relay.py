@@ -15,12 +15,13 @@ from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
 from shared.context import Context, TraceContext, bind
 from shared.database import Database, migrate
 from shared.delivery import Relay, leases, status
+from shared.delivery import relay as relays
 from shared.delivery.leases import LeasedOutbox
 from shared.delivery.relay import Publishes
-from shared.dev import NatsServer, PostgresServer
+from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams
-from shared.messaging import Bus, OutgoingMessage, PubAck
+from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
 from tests.delivery.world import (
     COUNTED,
     HOMELESS,
@@ -415,6 +416,35 @@ async def test_postgres_restarts_and_the_relay_heals(
             await eventually(lambda: all_out(world))
         assert await world.numbers() == [1, 2]
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_what_is_back_is_made_use_of_at_once_however_long_the_pause(
+    world: World, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "_pause_seconds", lambda _: 3600.0)
+    settings = world.database.settings
+    async with (
+        TcpProxy(nats_server.host, nats_server.port) as to_nats,
+        TcpProxy(settings.host, settings.port) as to_postgres,
+        Bus(NatsSettings(servers=(f"nats://{to_nats.address}",)), name=SERVICE) as bus,
+        Database(settings.model_copy(update={"port": to_postgres.port}), schema="credit") as far,
+    ):
+        relay = World(far, bus).relay(Publisher(bus, timeout_seconds=0.2))
+        async with running(relay):
+            await world.add(1)
+            await eventually(lambda: all_out(world))
+            for number, proxy in enumerate((to_nats, to_postgres), start=2):
+                proxy.refuse()
+                proxy.cut()
+                await world.add(number)
+                await eventually(lambda: failed(relay))
+                proxy.accept()
+                await eventually(lambda: all_out(world))
+        assert await world.numbers() == [1, 2, 3]
+
+
+async def failed(relay: Relay) -> bool:
+    return relay.status.failed_turns > 0
 
 
 async def added(world: World, number: int) -> bool:

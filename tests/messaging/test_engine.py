@@ -7,21 +7,26 @@ import os
 import signal
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from nats.js.api import ConsumerConfig
 
+from shared.config import NatsSettings
+from shared.dev import TcpProxy
 from shared.errors import DatabaseError, MessageBusError, UpstreamServiceError, ValidationError
 from shared.messaging import (
     Bus,
     DeadLetters,
     Delivery,
     OutgoingMessage,
+    RetryPolicy,
     State,
     Subscriber,
     Subscription,
+    engine,
 )
 from shared.messaging.engine import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
 
@@ -150,6 +155,34 @@ async def test_an_outage_longer_than_all_attempts_costs_no_message(
     out = False
     await eventually(lambda: len(done) == 6)
     assert await DeadLetters(bus).list() == []
+
+
+async def test_a_message_delivered_again_during_an_outage_tells_so_to_its_next_try(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    seen: list[int] = []
+    out = True
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.attempt)
+        if out:
+            raise DatabaseError("connection refused")
+        raise ValidationError("hopeless")
+
+    async with TcpProxy(nats_server.host, nats_server.port) as proxy, AsyncExitStack() as stack:
+        settings = NatsSettings(servers=(f"nats://{proxy.host}:{proxy.port}",))
+        far = await stack.enter_async_context(Bus(settings, name="tests"))
+        Subscribers(stack).start(far, handler, ack_wait_seconds=1)
+        await bus.publisher.publish(message(1))
+        await eventually(lambda: seen)
+        proxy.pause()
+        await asyncio.sleep(1.5)  # longer than the server waits for a sign of life
+        proxy.resume()
+        await eventually(lambda: seen[-1] == 2)
+        out = False
+        (letter,) = await eventually(DeadLetters(bus).list)
+        assert seen == sorted(seen)
+        assert letter.attempts == 2
 
 
 async def test_a_long_handler_keeps_its_message(bus: Bus, subscribers: Subscribers) -> None:
@@ -285,6 +318,30 @@ async def test_a_killed_server_costs_none_of_500_messages(
     await own_nats_server.restart()
     await publishing
     await eventually(lambda: seen == set(range(500)))
+
+
+async def test_a_connection_that_is_back_is_read_from_at_once_however_long_the_pause(
+    bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour = RetryPolicy(first_delay_seconds=3600, max_delay_seconds=3600)
+    monkeypatch.setattr(engine, "_HEALING", an_hour)
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    async with TcpProxy(nats_server.host, nats_server.port) as proxy, AsyncExitStack() as stack:
+        settings = NatsSettings(servers=(f"nats://{proxy.address}",))
+        far = await stack.enter_async_context(Bus(settings, name="tests"))
+        subscriber = Subscribers(stack).start(far, handler)
+        await eventually(lambda: subscriber.status.state is State.RUNNING)
+        await bus.js.delete_consumer("TESTS", "tests")  # so that it has to ask, and cannot
+        proxy.refuse()
+        proxy.cut()
+        await eventually(lambda: subscriber.status.state is State.WAITING)
+        await bus.publisher.publish(message(1))
+        proxy.accept()
+        await eventually(lambda: seen)
 
 
 async def test_a_frozen_server_is_survived(

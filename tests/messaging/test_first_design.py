@@ -9,6 +9,7 @@ import weakref
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -62,6 +63,7 @@ class Recorder(JetStreamEventSubscriber):
     subject = "evt.credit.>"
     event_type = "evt.credit.>"
     durable_name = "recorder"
+    handler_version = "7.1"
     retry: ClassVar[RetryPolicy] = RetryPolicy(attempts=2, first_delay_seconds=0.01)
 
     async def on_event(self, event: dict[str, Any], headers: dict[str, str] | None = None) -> None:
@@ -193,7 +195,23 @@ async def test_bad_envelopes_and_failures_become_dead_letters_and_the_rest_flows
     dead = await eventually(four)
     assert {letter.body for letter in dead} >= set(bodies)
     assert sorted(letter.attempts for letter in dead) == [1, 1, 1, 2]
+    assert {letter.version for letter in dead} == {"7.1"}
     await eventually(lambda: any(event["payload"].get("good") for event, _, _ in seen))
+
+
+@pytest.mark.parametrize("package", ["pydantic", "ruff"])  # imported, and only installed
+async def test_without_a_version_of_its_own_a_subscriber_has_that_of_its_package(
+    wrapper: JetStreamWrapper, seen: Seen, package: str
+) -> None:
+    del seen
+    publisher = wrapper.create_publisher(CreditPublisher)
+    await publisher.ensure_stream()
+    own = {"handler_version": None, "__module__": f"{package}.of.the.service"}
+    packaged = type("Packaged", (Recorder,), own)
+    await wrapper.start_subscriber(packaged)
+    await publisher.publish_event("evt.credit.x", {"fail": True})
+    (letter,) = await eventually(DeadLetters(wrapper.bus).list)
+    assert letter.version == version(package)
 
 
 async def test_starting_returns_at_once_and_health_tells_of_a_missing_stream(

@@ -31,12 +31,16 @@ class Listener:
 
     Args:
         database: whose outbox.
-        heard: called on every notification, and after each reconnection for those missed.
+        heard: called on every notification.
+        connected: called after each connection, also for the notifications missed before.
     """
 
-    def __init__(self, database: Database, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, heard: Callable[[], None], *, connected: Callable[[], None]
+    ) -> None:
         self._database = database
         self._heard = heard
+        self._on_connected = connected
 
     async def run(self) -> None:
         """Listen until cancelled; connect again whenever the connection is lost."""
@@ -57,7 +61,7 @@ class Listener:
             await connection.add_listener(
                 channel_of(self._database.schema), lambda *_: self._heard()
             )
-            self._heard()
+            self._on_connected()
             while True:
                 try:
                     await asyncio.wait_for(closed.wait(), _ALIVE_EVERY_SECONDS)

@@ -148,10 +148,11 @@ class Relay:
         self._settings = settings
         self._bus = bus
         self._janitor = Janitor(database, settings)
-        self._listener = Listener(database, self.wake)
+        self._listener = Listener(database, self.wake, connected=self._return)
         self._outbox = LeasedOutbox(database, lease_seconds=settings.lease_seconds)
         self._courier: Courier | None = None
         self._woken = asyncio.Event()
+        self._returned = asyncio.Event()
         self._one_turn = asyncio.Lock()
         self._measured = float("-inf")
         self._renewed = float("-inf")
@@ -168,10 +169,16 @@ class Relay:
         """Tell that there is something to publish. Costs nothing; may be said too often."""
         self._woken.set()
 
+    def _return(self) -> None:
+        """Tell that the database or the bus is back: no pause is waited out."""
+        self._returned.set()
+        self._woken.set()
+
     async def run(self) -> None:
         """Relay until cancelled, listening for commits elsewhere and cleaning up beside."""
         self._status.running = True
         self._renewed = float("-inf")
+        forget = self._bus.on_connection(self._return) if self._bus is not None else None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._relay(), name=f"{self._service} outbox relay")
@@ -180,6 +187,8 @@ class Relay:
                     tasks.create_task(self._listener.run(), name=f"{self._service} outbox listener")
         finally:
             self._status.running = False
+            if forget is not None:
+                forget()
             await self._leave()
 
     async def drain(self) -> bool:
@@ -237,23 +246,21 @@ class Relay:
         while True:
             # Before the turn: what is committed during it wakes the next one.
             self._woken.clear()
+            self._returned.clear()
             stalled = self._status.failed_turns > 0
             limit = min(_PROBE, self._settings.batch) if stalled else self._settings.batch
             turn = await self._turn_or_none(limit)
             if turn is None or turn.outage:
-                # Not cut short by wake(): commits go on while nothing gets through.
-                await asyncio.sleep(_pause_seconds(self._status.failed_turns))
+                # Not cut short by wake(), since commits go on while nothing gets through; but by
+                # a connection that is there again.
+                await _within(_pause_seconds(self._status.failed_turns), self._returned)
             elif turn.nothing_published:
-                await self._wait(_pause_seconds(self._status.failed_turns))
+                await _within(_pause_seconds(self._status.failed_turns), self._woken)
             elif not turn.more:
                 await self._measure()
-                await self._wait(min(self._settings.poll_seconds, self._renewal_seconds))
+                await _within(min(self._settings.poll_seconds, self._renewal_seconds), self._woken)
                 if turn.taken:
                     await asyncio.sleep(_GATHER_SECONDS)
-
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
 
     async def _measure(self) -> None:
         if time.monotonic() - self._measured < _MEASURE_EVERY_SECONDS:
@@ -422,6 +429,12 @@ async def _uncancelled(turn: Awaitable[_Turn]) -> _Turn:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("the turn was cancelled from within") from error
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, and no longer than so."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 def _pause_seconds(failed_turns: int) -> float:

@@ -18,7 +18,7 @@ class Held:
 
     Args:
         key: which message of the stream it is.
-        delivery: as its handler sees it.
+        delivery: as its handler sees it, with the count of the latest delivery.
         attempt: how often it was delivered, as the server counts; grows if it is delivered again
             while we hold it.
         reply: where the answer goes.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from contextvars import copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
@@ -112,6 +113,7 @@ class Subscriber:
         self._pull: Pull | None = None
         self._resumed = asyncio.Event()
         self._resumed.set()
+        self._reconnected = asyncio.Event()
         self._read_to_end = asyncio.Event()
         self._stopped = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -224,6 +226,7 @@ class Subscriber:
         """Keep a pull standing until draining begins, through whatever happens to it."""
         failures = 0
         while not self._draining.is_set():
+            self._reconnected.clear()
             if self.paused:
                 self._enter(State.PAUSED)
                 await _either(self._resumed, self._draining)
@@ -320,6 +323,7 @@ class Subscriber:
         if held is not None and not held.answered:
             # We were cut off for longer than ack_wait and get again what we still work on.
             held.attempt, held.reply = held.carried + ack.attempt, message.reply
+            held.delivery = replace(held.delivery, attempt=held.attempt)
             held.sign_at, held.redelivered = _now(), True
             return
         headers, carried = as_sent(message.headers)
@@ -357,6 +361,7 @@ class Subscriber:
         self._launch()
 
     def _connection_changed(self) -> None:
+        self._reconnected.set()
         if self._pull is not None:
             self._pull.lose("the connection was lost for a while")
 
@@ -477,10 +482,10 @@ class Subscriber:
         await self._handling.answers.sent()
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, unless draining begins."""
+        """Sleep, unless draining begins or the connection is there again."""
         try:
             async with asyncio.timeout(seconds):
-                await self._draining.wait()
+                await _either(self._draining, self._reconnected)
         except TimeoutError:
             pass
 

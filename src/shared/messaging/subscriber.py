@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from abc import ABC, abstractmethod
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of_distribution
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shared.context import bind
@@ -35,6 +38,9 @@ class JetStreamEventSubscriber(ABC):
     read before they write, and count on the order. A subclass that does none of this may raise
     `concurrency`. A message that waits for its next attempt keeps nobody waiting: later ones pass.
 
+    Dead letters name `handler_version`, or else the `__version__` of the package the class is in,
+    or the version its distribution was installed with.
+
     Attributes:
         client: the nats-py client it was made with.
         js: the JetStream context it was made with.
@@ -46,6 +52,7 @@ class JetStreamEventSubscriber(ABC):
     ack_wait_seconds: ClassVar[float] = 30.0
     deadline_seconds: ClassVar[float | None] = None
     drain_seconds: ClassVar[float] = 20.0
+    handler_version: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -127,7 +134,8 @@ class JetStreamEventSubscriber(ABC):
             ack_wait_seconds=self.ack_wait_seconds,
             deadline_seconds=self.deadline_seconds,
         )
-        return Subscriber(self.bus, subscription, service=self.bus.name)
+        version = self.handler_version or _version_of(type(self).__module__)
+        return Subscriber(self.bus, subscription, service=self.bus.name, version=version)
 
     @property
     def alive(self) -> bool:
@@ -180,3 +188,15 @@ class JetStreamEventSubscriber(ABC):
             except Exception as error:
                 if not await self.on_error(error, event):
                     raise
+
+
+def _version_of(module: str) -> str | None:
+    """Return the version of the package that a module is in, if it tells one."""
+    package = module.partition(".")[0]
+    told = getattr(sys.modules.get(package), "__version__", None)
+    if told is not None:
+        return str(told)
+    try:
+        return version_of_distribution(package)
+    except PackageNotFoundError:
+        return None

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
@@ -62,7 +62,8 @@ class Entry:
 
     def line(self) -> str:
         """The entry as a line of JSON."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value != ""})
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({name: value for name, value in fields.items() if value != ""})
 
     @classmethod
     def parse(cls, line: str) -> Self:

@@ -74,10 +74,25 @@ class NatsFilter:
         self._rest = bytearray()
 
     def feed(self, chunk: bytes, send: Send) -> None:
-        """Take the next bytes; see `shared.dev.tcp_proxy.Filter`."""
+        """Take the next bytes; see `shared.dev.tcp_proxy.Filter`.
+
+        Frames that are passed on at once go on together: a write for each would be the proxy's
+        whole cost.
+        """
         self._rest += chunk
+        at_once: list[bytes] | None = []
+
+        def pass_on(frame: NatsFrame) -> None:
+            if at_once is None:
+                send(frame.raw)
+            else:
+                at_once.append(frame.raw)
+
         while (frame := self._next()) is not None:
-            self._rule(frame, lambda frame: send(frame.raw))
+            self._rule(frame, pass_on)
+        if at_once:
+            send(b"".join(at_once))
+        at_once = None
 
     def _next(self) -> NatsFrame | None:
         """Take the next whole frame off what has come."""
