@@ -19,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 from shared.config import LoggingSettings
 from shared.context import Context, TraceContext, bind
 from shared.logging import ConsoleFormatter, JsonFormatter, configure_logging, create_logger
+from shared.logging.record import DirectRecord
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -262,3 +263,53 @@ def test_hiding_e_mail_addresses_takes_time_in_proportion() -> None:
     record = logging.LogRecord("any", logging.INFO, "f", 1, f"{long}@ @{long}", None, None)
     formatter = JsonFormatter("credit-service", redact_emails=True)
     assert len(formatter.format(record)) > 1_000_000
+
+
+_PIECES = st.sampled_from(
+    ["lamp", " ", "é", '"', "'", "\\", "=", "&", "@", "://", "nats", "user:", "pw", "host.example"]
+    + ["Bearer ", "BEARER ", "bearer ", "Basic ", "abcdef12", "dXNlcjpwdw==", "password", "token"]
+    + ["api-key", "eyJhbGciOi.eyJzdWIiOiI.c2ln", "shpat_0123456789", "sk_live_0123456789", "whsec_"]
+)
+_TEXT = st.lists(_PIECES, max_size=6).map("".join)
+_VALUE = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), _TEXT, st.decimals(), st.uuids()
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(_TEXT, st.integers(), st.just("password")), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+_NAME = st.one_of(_TEXT, st.sampled_from(["password", "timestamp", "message", "user_id", "amount"]))
+
+
+@given(_TEXT, st.dictionaries(_NAME, _VALUE, max_size=4), st.booleans())
+def test_a_plain_line_is_written_as_any_other_would_be(
+    message: str, fields: dict[str, object], redact_emails: bool
+) -> None:
+    record = DirectRecord("any", logging.INFO, message, (), fields)
+    formatter = JsonFormatter("shop", environment="prod", redact_emails=redact_emails)
+    with bind(CONTEXT):
+        written = formatter.line(record)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("shared.logging.formatters.text_of_plain", lambda _: None)
+            assert formatter.line(record) == written
+
+
+def test_fields_without_secrets_are_written_without_going_through_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(_: object) -> None:
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr("shared.logging.formatters.loggable_fields", never)
+    fields = {
+        "order_id": 7,
+        "route": "/orders/{order_id}",
+        "attributes": {"status": 200, "of": 0.5},
+    }
+    record = DirectRecord("any", logging.INFO, "order %s", ("A-1",), fields)
+    line = json.loads(JsonFormatter("shop").line(record))
+    assert line["message"] == "order A-1"
+    assert {name: line[name] for name in fields} == fields

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["DirectRoute", "make_direct"]
+__all__ = ["DirectRoute", "PlainEndpoint", "json_headers", "make_direct"]
+
+OUTCOME = "shared.api.outcome"
+"""Where the scope has what an endpoint came to, if it was called before FastAPI found its route."""
 
 _OK = 200
 _NO_BODY = frozenset({*range(100, 200), 204, 205, 304})
@@ -47,36 +50,55 @@ class DirectRoute(APIRoute):
     way, which tells the steps of it.
     """
 
-    plain_endpoints: dict[int, _PlainEndpoint | None]
+    plain_endpoints: dict[int, PlainEndpoint | None]
     """What is known of the endpoint, for each place the route was included at."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         # Where a router is included, FastAPI keeps what the route became there in the scope.
         found = scope.get("fastapi", {}).get("effective_route_context")
-        route = found if getattr(found, "original_route", None) is self else self
+        plain = self.plain(found if getattr(found, "original_route", None) is self else self)
+        known = scope.pop(OUTCOME, None)
+        if isinstance(known, Exception):
+            raise known
+        if (
+            known is None
+            and plain is not None
+            and scope["method"] in (self.methods or ())
+            and "fastapi.telemetry" not in scope
+        ):
+            values = plain.values(scope, scope["path_params"], receive, send)
+            known = None if values is None else await plain.outcome(values)
+        if plain is None or known is None:
+            await super().handle(scope, receive, send)
+        elif isinstance(known, Response):
+            await known(scope, receive, send)
+        else:
+            start = {"type": "http.response.start", "status": plain.status}
+            await send({**start, "headers": json_headers(known)})
+            await send({"type": "http.response.body", "body": known})
+
+    def plain(self, route: Any) -> PlainEndpoint | None:
+        """Return what is known of the endpoint; ``None`` if it is no plain one.
+
+        Args:
+            route: this route, or what it became where its router was included.
+        """
         known = self.__dict__.get("plain_endpoints")
         if known is None:  # not made in __init__, which a route that was made direct had before
             known = self.plain_endpoints = {}
         if id(route) not in known:
-            known[id(route)] = _PlainEndpoint.of(route)
-        plain = known[id(route)]
-        if (
-            plain is None
-            or scope["method"] not in (self.methods or ())
-            or "fastapi.telemetry" in scope
-            or not await plain.answer(scope, receive, send)
-        ):
-            await super().handle(scope, receive, send)
+            known[id(route)] = PlainEndpoint.of(route)
+        return known[id(route)]
 
 
-class _PlainEndpoint:
+class PlainEndpoint:
     """What a plain endpoint asks for, and how its answer is written."""
 
     def __init__(self, route: Any, call: Callable[..., Any]) -> None:
         dependant: Dependant = route.dependant
         self.route = route  # which keeps its id from being given to another one
-        self._call = call
+        self.call = call
         self._path = [
             (field.name, field.validation_alias or field.alias, field.validate)
             for field in dependant.path_params
@@ -88,13 +110,13 @@ class _PlainEndpoint:
         self._needs_request = bool(
             self._query or self._headers or self._cookies or self._request_name
         )
-        self._status = route.status_code or _OK
+        self.status = route.status_code or _OK
         self._field = route.response_field
         self._by_alias = route.response_model_by_alias
         self._envelope = EnvelopeWriter.of(route.response_model, by_alias=self._by_alias)
 
     @classmethod
-    def of(cls, route: Any) -> _PlainEndpoint | None:
+    def of(cls, route: Any) -> PlainEndpoint | None:
         """Return what there is to know of a plain endpoint; ``None`` if it is none.
 
         Args:
@@ -119,28 +141,16 @@ class _PlainEndpoint:
         )
         return cls(route, dependant.call) if as_it_is else None
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Answer a request; `False`, before anything was done, if FastAPI has to refuse it."""
-        values = self._values(scope, receive, send)
-        if values is None:
-            return False
-        value = await self._call(**values)
-        if isinstance(value, Response):
-            await value(scope, receive, send)
-            return True
-        body = self._json(value)
-        headers = [
-            (b"content-length", str(len(body)).encode()),
-            (b"content-type", b"application/json"),
-        ]
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return True
+    async def outcome(self, values: dict[str, Any]) -> bytes | Response:
+        """Call the endpoint, and write what it returns as JSON unless it is a response already."""
+        value = await self.call(**values)
+        return value if isinstance(value, Response) else self._json(value)
 
-    def _values(self, scope: Scope, receive: Receive, send: Send) -> dict[str, Any] | None:
-        """Read what the endpoint asks for; ``None`` if something is not as it has to be."""
+    def values(
+        self, scope: Scope, path_params: dict[str, Any], receive: Receive, send: Send
+    ) -> dict[str, Any] | None:
+        """Read what the endpoint asks for; ``None`` if FastAPI has to say what is wrong with it."""
         values: dict[str, Any] = {}
-        path_params = scope["path_params"]
         for name, alias, validate in self._path:
             if alias not in path_params:
                 return None
@@ -173,6 +183,14 @@ class _PlainEndpoint:
             raise ResponseValidationError(errors=errors, body=value)
         written: bytes = self._field.serialize_json(fit, by_alias=self._by_alias)
         return written
+
+
+def json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer in JSON, as FastAPI has them."""
+    return [
+        (b"content-length", str(len(body)).encode()),
+        (b"content-type", b"application/json"),
+    ]
 
 
 def make_direct(routes: Iterable[BaseRoute]) -> None:

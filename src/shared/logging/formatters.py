@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from shared.config.redaction import redact_text
+from shared.config.redaction import may_hold_secret, redact_text
 from shared.context import current
 from shared.logging.record import FIELDS, DirectRecord
 from shared.logging.request_context import request_context
-from shared.logging.values import loggable, loggable_fields, without_emails
+from shared.logging.values import loggable, loggable_fields, text_of_plain, without_emails
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,29 +57,41 @@ class JsonFormatter(logging.Formatter):
 
     def line(self, record: logging.LogRecord) -> bytes:
         """Write the record as one line of UTF-8, with its line break."""
+        text = _text(record)
+        fields = fields_of(record)
+        told = record.exc_info or record.exc_text or record.stack_info
+        plain = None if told else text_of_plain(fields)
+        if plain is not None and not may_hold_secret(f"{text}\n{plain}"):
+            written = _json(self._line(record, text, fields))
+            if not (self._redact_emails and b"@" in written):
+                return written + b"\n"
+        line = self._line(record, redact_text(text), loggable_fields(fields))
+        if told and (traceback := exception(self, record)):
+            line["exception"] = traceback
+        written = _json(line)
+        if self._redact_emails and b"@" in written:
+            written = _json(without_emails(line))
+        return written + b"\n"
+
+    def _line(
+        self, record: logging.LogRecord, text: str, fields: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Put the parts of a line into their order."""
         line: dict[str, object] = {
             "timestamp": timestamp(record.created),
             "service": self._service,
             "level": record.levelname,
-            "message": message(record),
+            "message": text,
         }
         if self._environment is not None:
             line["environment"] = self._environment
         add_ids(line)
         line["logger"] = record.name
-        fields = loggable_fields(fields_of(record))
         if _ALWAYS.isdisjoint(fields):
             line.update(fields)
         else:
             line.update((f"field_{n}" if n in _ALWAYS else n, v) for n, v in fields.items())
-        if (record.exc_info or record.exc_text or record.stack_info) and (
-            text := exception(self, record)
-        ):
-            line["exception"] = text
-        written = _json(line)
-        if self._redact_emails and b"@" in written:
-            written = _json(without_emails(line))
-        return written + b"\n"
+        return line
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -126,7 +138,7 @@ def timestamp(moment: float) -> str:
     if second != whole:
         text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         _second = whole, text
-    return f"{text}.{int((moment - whole) * 1_000_000):06d}+00:00"
+    return "%s.%06d+00:00" % (text, (moment - whole) * 1_000_000)  # noqa: UP031 - half the time
 
 
 _second = 0, "1970-01-01T00:00:00"
@@ -134,11 +146,14 @@ _second = 0, "1970-01-01T00:00:00"
 
 def message(record: logging.LogRecord) -> str:
     """Give the record's message with its arguments in it, as far as they fit."""
+    return redact_text(_text(record))
+
+
+def _text(record: logging.LogRecord) -> str:
     try:
-        text = record.getMessage() if record.args else str(record.msg)
+        return str(record.msg) % record.args if record.args else str(record.msg)
     except Exception:  # noqa: BLE001 - arguments that do not fit, or a __str__ that raises
-        text = f"{record.msg} {loggable('', record.args)}"
-    return redact_text(text)
+        return f"{record.msg} {loggable('', record.args)}"
 
 
 def add_ids(line: dict[str, object]) -> None:

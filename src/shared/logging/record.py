@@ -44,8 +44,9 @@ class DirectRecord(logging.LogRecord):
         self.levelname = _LEVELS.get(level) or logging.getLevelName(level)
         self.msg = msg
         # As the library has it: a single mapping is for marks with names.
-        named = len(args) == 1 and isinstance(args[0], Mapping) and args[0]
-        self.args = cast("Mapping[str, object]", args[0]) if named else args
+        only = args[0] if len(args) == 1 else None
+        named = only and type(only) is not str and isinstance(only, Mapping)
+        self.args = cast("Mapping[str, object]", only) if named else args
         self.glam_fields = fields
 
 

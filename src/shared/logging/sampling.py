@@ -60,6 +60,16 @@ class Sampling(logging.Handler):
         self._spans = spans
         self._windows: dict[_Line, _Window] = {}  # in the order of their ends
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Hand the record on, or count it, if the filters let it through.
+
+        Only counting takes the lock, which the library takes for every record.
+        """
+        if self.filters and not self.filter(record):
+            return False
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """Hand the record on, or count it."""
         try:
@@ -93,7 +103,13 @@ class Sampling(logging.Handler):
             if not self._spans:
                 return True
             message = record.getMessage()
-        line = (record.name, record.levelno, message)
+        self.acquire()
+        try:
+            return self._is_one_of_the_first((record.name, record.levelno, message))
+        finally:
+            self.release()
+
+    def _is_one_of_the_first(self, line: _Line) -> bool:
         now = time.monotonic()
         window = self._windows.get(line)
         if window is not None and window.ends <= now:

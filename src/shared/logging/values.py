@@ -19,12 +19,53 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from shared.config.redaction import MASK, is_secret, redact_text
 
 _DEPTH = 6
+_PLAIN = frozenset({bool, float, int, type(None)})
+_KNOWN_NAMES = 4096
 
 # No more than 64 characters before the @, 63 between dots (RFC 5321, section 4.5.3.1, and RFC 1035,
 # section 2.3.4): the bounds keep the search linear.
 _EMAIL = re.compile(r"[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.)+[\w-]{2,63}")
 
 T = TypeVar("T")
+
+
+def text_of_plain(fields: Mapping[str, object], depth: int = _DEPTH) -> str | None:
+    """Return all text that plain fields hold; ``None`` if they are not plain.
+
+    Plain fields are those that `loggable_fields` gives back as they are, but for secrets in their
+    text. Most lines have no others, and finding that out costs less than to go through each field:
+    names are known after the first line, and of most values only the type is asked.
+    """
+    if not (_open_names.issuperset(fields) or _are_open(fields)):
+        return None
+    texts: list[str] = []
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            texts.append(cast("str", value))
+        elif kind is dict:
+            inner = cast("dict[str, object]", value)
+            if depth <= 0 or not all(type(key) is str for key in inner):
+                return None
+            text = text_of_plain(inner, depth - 1)
+            if text is None:
+                return None
+            texts.append(text)
+        elif kind not in _PLAIN or (kind is float and not math.isfinite(cast("float", value))):
+            return None
+    return "\n".join(texts)
+
+
+def _are_open(fields: Mapping[str, object]) -> bool:
+    """Say whether no name is one of a secret, and remember them if so."""
+    if any(type(name) is not str or is_secret(name) for name in fields):
+        return False
+    if len(_open_names) < _KNOWN_NAMES:  # names made of data must not fill the memory
+        _open_names.update(fields)
+    return True
+
+
+_open_names: set[str] = set()
 
 
 def loggable_fields(fields: Mapping[str, object], depth: int = _DEPTH) -> dict[str, object]:
@@ -34,7 +75,7 @@ def loggable_fields(fields: Mapping[str, object], depth: int = _DEPTH) -> dict[s
         kind = type(value)
         if kind is str and not is_secret(name):
             text = cast("str", value)
-            plain[name] = text if text.isalnum() else redact_text(text)
+            plain[name] = redact_text(text)
         elif kind is int and not is_secret(name):
             plain[name] = value
         else:

@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.metrics.exemplar import exemplar
+from shared.context import current
 from shared.metrics.exposition import render
 from shared.metrics.http import (
+    AnsweredRequest,
     HttpMetrics,
     default_http_metrics,
     http_request_duration_seconds,
@@ -46,7 +47,7 @@ class Measurement:
     Durations are taken from a monotonic clock.
     """
 
-    __slots__ = ("_in_progress", "_method", "_metrics", "_open", "_service", "_started")
+    __slots__ = ("_method", "_metrics", "_open", "_service", "_started")
 
     def __init__(
         self, service: str, method: str, metrics: HttpMetrics = default_http_metrics
@@ -54,10 +55,9 @@ class Measurement:
         self._service = service
         self._method = method if method in _METHODS else "OTHER"
         self._metrics = metrics
-        self._in_progress = metrics.in_progress(service)
-        self._in_progress.inc()
         self._open = True
         self._started = time.perf_counter()
+        metrics.begin(service, self)
 
     @classmethod
     def begin(
@@ -75,10 +75,14 @@ class Measurement:
             return
         self._open = False
         duration = time.perf_counter() - self._started
-        self._in_progress.dec()
-        count, seconds = self._metrics.answered(self._service, self._method, endpoint, status)
-        count.inc()
-        seconds.observe(duration, exemplar())
+        context = current()
+        trace_id = None if context is None else context.trace.trace_id
+        self._metrics.finish(
+            self,
+            AnsweredRequest(
+                self._service, self._method, endpoint, status, duration, trace_id, time.time()
+            ),
+        )
 
 
 class PrometheusMiddleware:
