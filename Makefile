@@ -37,7 +37,7 @@ up: install ## Start servers and services for development, with reload
 	@$(BIN)/glam up $(ARGS)
 
 test: install ## Run all tests, on real servers; they mostly wait, so four at once
-	@$(BIN)/python -m pytest -n 4 $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=N SEED=N)
 	@GLAM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) GLAM_FUZZ_SEED=$(or $(SEED),1) \

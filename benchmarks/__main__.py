@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from contextlib import redirect_stdout
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,31 +108,49 @@ def main(
             LoggingSettings(format="json", sample_keep=0), service="benchmarks", environment="prod"
         )
         for part in dict.fromkeys(parts or Part):
-            bench = Bench(repetitions=repetitions, turn_seconds=turn_seconds, smoke=smoke)
-            complete = False
-            try:
-                asyncio.run(_measure(part)(bench))
-                complete = True
-            except Exception:  # noqa: BLE001 - of one part; the others are measured all the same
-                traceback.print_exc()
+            bench = Bench(
+                repetitions=repetitions,
+                turn_seconds=turn_seconds,
+                smoke=smoke,
+                found=partial(_tell, part, console, save),
+            )
+            if _measured(part, bench):
+                _keep(part, bench, save, complete=True)
+            else:
                 failed.append(part.value)
-            finally:  # also when somebody has seen enough
-                for outcome in bench.comparisons:
-                    console.print(_table(outcome))
-                if save is not None and bench.comparisons:
-                    found = Measured.now(
-                        part.value,
-                        bench.comparisons,
-                        repetitions=bench.repetitions,
-                        turn_seconds=turn_seconds,
-                        complete=complete,
-                    )
-                    keep(save, part.value, found)
-                    if docs:
-                        report(Results.read(save), DOCS)
+            if docs and save is not None:
+                report(Results.read(save), DOCS)
     if failed:
         console.print(f"failed: {', '.join(failed)}", highlight=False)
         raise typer.Exit(1)
+
+
+def _tell(part: Part, console: Console, save: Path | None, bench: Bench) -> None:
+    """Print and keep at once, so that nothing is lost when somebody has seen enough."""
+    console.print(_table(bench.comparisons[-1]))
+    _keep(part, bench, save, complete=False)
+
+
+def _keep(part: Part, bench: Bench, save: Path | None, *, complete: bool) -> None:
+    if save is not None:
+        measured = Measured.now(
+            part.value,
+            bench.comparisons,
+            repetitions=bench.repetitions,
+            turn_seconds=bench.turn_seconds,
+            complete=complete,
+        )
+        keep(save, part.value, measured)
+
+
+def _measured(part: Part, bench: Bench) -> bool:
+    """Measure a part; whether it came to its end. If it fails, the others shall be measured."""
+    try:
+        asyncio.run(_measure(part)(bench))
+    except Exception:  # noqa: BLE001 - whatever it is, it is shown
+        traceback.print_exc()
+        return False
+    return True
 
 
 def _readable(save: Path) -> None:

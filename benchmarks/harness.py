@@ -40,13 +40,28 @@ class Bench:
         turn_seconds: how long a turn may take. A contender that would need longer, by what its
             warm-up took, is given fewer operations; the table says so.
         smoke: a single tiny round, which shows that everything runs and measures nothing.
+        found: is told of each outcome as it comes, the last of `comparisons`.
     """
 
-    def __init__(self, *, repetitions: int, turn_seconds: float = 1.5, smoke: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        repetitions: int,
+        turn_seconds: float = 1.5,
+        smoke: bool = False,
+        found: Callable[[Bench], None] | None = None,
+    ) -> None:
         self.repetitions = 1 if smoke else repetitions
         self.turn_seconds = turn_seconds
         self.smoke = smoke
         self.comparisons: list[Outcome] = []
+        self._found = found
+
+    def keep(self, outcome: Outcome) -> None:
+        """Put what was found among the rest."""
+        self.comparisons.append(outcome)
+        if self._found is not None:
+            self._found(self)
 
     async def compare(
         self,
@@ -121,9 +136,7 @@ class Bench:
         for name in self._in_turns(contenders):
             clock = cpu.get(name, time.process_time)
             timings[name].append(await _timed(contenders[name], turns[name], clock))
-        self.comparisons.append(
-            Comparison(title, timings, operations, turns, axis, dict(places or {}))
-        )
+        self.keep(Comparison(title, timings, operations, turns, axis, dict(places or {})))
 
     async def _turn(self, run: Run, operations: int, *, whole: bool) -> int:
         """Warm a contender up; return how many operations its turn has."""
@@ -161,7 +174,7 @@ class Bench:
                 some = min(max(operations // _PIECES, 1), left)
                 seconds[name] += [_kept(delay) for delay in await contenders[name](some)]
                 left -= some
-        self.comparisons.append(Delays(title, seconds))
+        self.keep(Delays(title, seconds))
 
 
 async def _timed(run: Run, operations: int, clock: Clock) -> Timing:

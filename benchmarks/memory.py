@@ -52,7 +52,7 @@ async def memory(bench: Bench) -> None:
                 for held, process in zip(idle.values(), (service(), bare()), strict=True):
                     async with process:
                         held.append(_resident(process))
-            bench.comparisons.append(Sizes("memory: idle, ready", idle))
+            bench.keep(Sizes("memory: idle, ready", idle))
             async with (
                 service() as process,
                 Bus(NatsSettings(servers=(nats.url,)), name="benchmarks") as bus,
@@ -64,7 +64,7 @@ async def memory(bench: Bench) -> None:
                     await _handled(bus)
                     share = f"after {part * total // parts:,} messages"
                     working[share] = [_resident(process)]
-                bench.comparisons.append(Sizes(f"memory: {total:,} orders", working))
+                bench.keep(Sizes(f"memory: {total:,} orders", working))
 
 
 def _resident(process: ServiceProcess) -> float:

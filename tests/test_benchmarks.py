@@ -143,16 +143,22 @@ CONTENDERS = {
         "at first",
         *(f"after {count} messages" for count in (10, 20, 30, 40)),
     ],
-    "curves: publish, messages in flight": [f"{n} in flight" for n in (64, 1, 8, 512)],
+    **{
+        f"curves: {what}, size": [
+            f"{count} bytes" for count in ("500", "100", "1,000", "10,000", "100,000", "900,000")
+        ]
+        for what in ("publish", "handle")
+    },
+    "curves: publish, messages in flight": [f"{n} in flight" for n in (64, 1, 8, 256, 512)],
+    "curves: handle, messages at a time": [f"{n} at a time" for n in (64, 1, 8, 256, 512)],
+    "curves: handle, subscribers in the process": [f"{n} subscribers" for n in (1, 10, 30, 100)],
     "curves: publish, subjects (or tenants) in one stream": [
         f"{count} subjects" for count in ("1", "100", "10,000")
     ],
-    "curves: handle, messages at a time": [f"{n} at a time" for n in (64, 1, 8, 512)],
-    "curves: handle, subscribers in the process": [f"{n} subscribers" for n in (1, 10, 100)],
     "curves: handle in order, keys (or tenants)": [
         f"{count} keys" for count in ("100", "1", "10,000")
     ],
-    "curves: publish, streams on the server": [f"{n} streams" for n in (1, 10, 100)],
+    "curves: publish, streams on the server": [f"{n} streams" for n in (1, 10)],
 }
 PARTS = sorted({title.split(":")[0] for title in CONTENDERS})
 

@@ -1,8 +1,6 @@
 """`glam migrate`, as typed, on services of the demonstration and one made here."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from shared.cli.app import app
 from shared.config import DatabaseSettings
+from tests.cli.warm_glam import WarmGlam, warm_glam
 
 SERVICE = """
 from sqlalchemy.orm import Mapped, mapped_column
@@ -44,21 +43,15 @@ def project(
     return tmp_path
 
 
-def glam(*arguments: str, typed: str | None = None) -> tuple[int, str]:
-    """Run in a process of its own: models declare themselves once."""
-    done = subprocess.run(
-        [sys.executable, "-m", "shared.cli", "migrate", *arguments],
-        input=typed,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def glam() -> Iterator[WarmGlam]:
+    """In a process of its own each time: models declare themselves once."""
+    with warm_glam() as glam:
+        yield glam
 
 
-def test_from_the_models_to_the_schema_and_back(project: Path) -> None:
-    status, said = glam("new", "club.py", "members")
+def test_from_the_models_to_the_schema_and_back(project: Path, glam: WarmGlam) -> None:
+    status, said = glam("migrate", "new", "club.py", "members")
     assert (status, "rev_0001_members.py" in said) == (0, True), said
     written = (project / "revisions" / "rev_0001_members.py").read_text()
     for line in (
@@ -67,15 +60,18 @@ def test_from_the_models_to_the_schema_and_back(project: Path) -> None:
         "operations.isolate_merchants(op, 'members')",
     ):
         assert line in written
-    status, said = glam("check", "club.py")
+    status, said = glam("migrate", "check", "club.py")
     assert status == 1
     assert "lacks 0001; type: glam migrate up club.py" in said
-    assert glam("up", "club.py") == (0, "club: 0001\n")
-    assert glam("check", "club.py") == (0, "club.py: models, revisions and schema agree\n")
-    status, said = glam("down", "club.py", "-1", typed="n\n")
+    assert glam("migrate", "up", "club.py") == (0, "club: 0001\n")
+    assert glam("migrate", "check", "club.py") == (
+        0,
+        "club.py: models, revisions and schema agree\n",
+    )
+    status, said = glam("migrate", "down", "club.py", "-1", typed="n\n")
     assert status == 1
     assert "DROP TABLE members" in said
-    assert glam("down", "club.py", "-1", "--yes") == (0, "club: base\n")
+    assert glam("migrate", "down", "club.py", "-1", "--yes") == (0, "club: base\n")
 
 
 @pytest.mark.parametrize("service", ["credit", "notification", "webhook"])
@@ -98,11 +94,11 @@ def test_a_squashed_service_leaves_the_same_and_each_outbox_its_own_id() -> None
 
 
 def test_no_database_is_told_with_what_to_type(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, glam: WarmGlam
 ) -> None:
     monkeypatch.setenv("CLUB_DATABASE__PORT", "1")
-    status, said = glam("check", "club.py")
+    status, said = glam("migrate", "check", "club.py")
     assert status == 1
     assert "cannot reach PostgreSQL" in said
     assert "--temporary" in said
-    assert glam("history", "club.py") == (0, "")
+    assert glam("migrate", "history", "club.py") == (0, "")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from services.credit.service import service as credit_service
 from services.notification.service import service as notification_service
@@ -21,7 +20,6 @@ from services.webhook.service import service as webhook_service
 from shared.config import DatabaseSettings, LoggingSettings, NatsSettings
 from shared.logging.levels import undo_changes
 from shared.service import Application, Service
-from tests.fuzz.fuzzer import fuzz
 from tests.fuzz.shop import service as shop_service
 
 EXAMPLES = int(os.environ.get("GLAM_FUZZ_EXAMPLES", "4"))
@@ -70,6 +68,8 @@ async def test_no_request_gets_past_the_contract(
     database_settings: DatabaseSettings,
     nats_settings: NatsSettings,
 ) -> None:
+    from tests.fuzz.fuzzer import fuzz  # seconds of import, for the one process that needs it
+
     async with serving(service, database_settings, nats_settings) as (url, application):
         findings = await asyncio.to_thread(
             fuzz,
@@ -90,6 +90,8 @@ async def test_no_request_gets_past_the_contract(
 
 @by_name
 def test_the_document_is_openapi(service: Service[Any]) -> None:
+    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
     document = service.assemble(service.settings_type()).app.openapi()
     assert document["openapi"].startswith("3.1")
     assert [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(document)] == []

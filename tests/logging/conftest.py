@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,18 +13,11 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    """Put the root logger and the task's fields back."""
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+def no_fields() -> Iterator[None]:
+    """Begin without fields bound to the task."""
     token = request_context.set({})
     yield
     request_context.reset(token)
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture

@@ -112,16 +112,22 @@ async def test_dead_letters_are_worked_on_over_http(
         whole = (await client.get("/dead-letters/1")).json()["data"]
         amount = Envelope.decode(whole["body"]).payload["amount"]
 
-        bad = {"values": {"payload.amount": -1}}
-        assert (await client.post("/dead-letters/1/replay", json=bad)).status_code == 422
         assert (await client.get("/dead-letters/99")).status_code == 404
         assert (await client.post("/dead-letters/99/replay")).status_code == 404
-        assert (await client.get("/dead-letters?durable=a.b")).status_code == 422
-        assert (await client.get("/dead-letters?colour=red")).status_code == 422
-        assert (await client.post("/dead-letters/replay", json={})).status_code == 422
-        assert (await client.post("/dead-letters/2/discard", json={})).status_code == 422
-        empty = {"reason": ""}
-        assert (await client.post("/dead-letters/2/discard", json=empty)).status_code == 422
+        for query in ("durable=a.b", "colour=red", "since=0", "since=1.5e3", "since=-1e-152"):
+            assert (await client.get(f"/dead-letters?{query}")).status_code == 422, query
+        wrong: list[tuple[str, dict[str, object]]] = [
+            ("1/replay", {"values": {"payload.amount": -1}}),
+            ("1/replay", {"body_base64": "e30"}),
+            ("1/replay", {"body": "{}", "body_base64": "e30="}),
+            ("replay", {}),
+            ("2/discard", {}),
+            ("2/discard", {"reason": ""}),
+            ("2/discard", {"reason": " "}),
+        ]
+        for path, body in wrong:
+            answer = await client.post(f"/dead-letters/{path}", json=body)
+            assert answer.status_code == 422, (path, body)
 
         mended = True
         good = {"values": {"payload.amount": amount + 100}, "reason": "typo"}

@@ -30,7 +30,7 @@ class LevelChange(BaseModel):
     logger: str = "root"
     level: Annotated[LogLevel, BeforeValidator(_upper)] | None
     """``null`` goes back to the configured level."""
-    for_seconds: float | None = Field(default=900, gt=0, le=_DAY)
+    for_seconds: Annotated[float, Field(strict=True, gt=0, le=_DAY)] | None = 900
     """``null`` keeps the level until the next change, or the end of the process."""
 
 

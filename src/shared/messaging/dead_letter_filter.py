@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadLetterFilter", "DeadLetterGroup"]
 
-_TOKEN_BREAKERS = set(" \t\r\n.*>")
+_TOKEN_BREAKERS = set(" \t\r\n\f.*>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,19 +43,27 @@ _LIMIT = 1000
 
 def _written_out(value: object) -> object:
     """Refuse a number, which pydantic would take for the seconds since 1970."""
-    text = value if isinstance(value, str) else ""
-    if (
-        not isinstance(value, (str, datetime))
-        or text.strip().lstrip("+-").replace(".", "").isdigit()
-    ):
+    if not isinstance(value, (str, datetime)) or _is_number(value):
         raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
     return value
+
+
+def _is_number(value: str | datetime) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 Moment = Annotated[datetime, BeforeValidator(_written_out)]
 _Rate = Annotated[float, Field(strict=True, gt=0)]
 # What `DeadLetterFilter` takes as the name of a stream or durable, said in the schema.
-_Word = Annotated[str, Field(pattern=r"^[^ \t\r\n.*>]+$")]
+_Word = Annotated[str, Field(pattern=r"^[^ \t\r\n\f.*>]+$")]
+_Base64 = Annotated[
+    str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
+]
+_Why = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class DeadLetterQuery(BaseModel):
@@ -159,23 +167,20 @@ class ReplayRequest(BaseModel):
 
     values: dict[str, Any] = {}
     body: str | None = None
-    body_base64: str | None = None
+    body_base64: _Base64 | None = None
     reason: str = ""
 
     def edit(self) -> DeadLetterEdit | None:
         """Return what is to be changed.
 
         Raises:
-            ValidationError: two bodies are given, or one that is no base64.
+            ValidationError: two bodies are given.
         """
         if self.body is not None and self.body_base64 is not None:
             raise ValidationError("give body or body_base64, not both", field="body")
         body = self.body.encode() if self.body is not None else None
         if self.body_base64 is not None:
-            try:
-                body = b64decode(self.body_base64, validate=True)
-            except ValueError as error:
-                raise ValidationError("body_base64 is no base64", field="body_base64") from error
+            body = b64decode(self.body_base64, validate=True)
         if body is None and not self.values:
             return None
         return DeadLetterEdit(body=body, values=self.values)
@@ -186,7 +191,7 @@ class DiscardRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1)
+    reason: _Why
 
 
 class BulkReplay(BaseModel):
@@ -210,7 +215,7 @@ class BulkDiscard(BaseModel):
 
     where: DeadLetterQuery | None = None
     sequences: list[StrictInt] | None = Field(default=None, max_length=_LIMIT)
-    reason: str = Field(min_length=1)
+    reason: _Why
     dry_run: StrictBool = False
     limit: StrictInt = Field(default=100, ge=1, le=_LIMIT)
 
