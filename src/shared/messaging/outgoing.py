@@ -236,7 +236,10 @@ class Publisher:
         if reason := _batches.unsupported(client):
             raise _batches.refused(reason)
         numbered = zip(messages, _batches.headers(len(messages)), strict=True)
-        blocks = [self._headers(message, batch) for message, batch in numbered]
+        try:
+            blocks = [self._headers(message, batch) for message, batch in numbered]
+        except MessageBusError as error:  # nothing is sent yet
+            raise _batches.refused(str(error)) from error
         acks = await self._let_out()
         try:
             commands: list[bytes] = []
