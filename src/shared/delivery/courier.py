@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 from shared.delivery.fences import Fence, Fences, StreamFacts, fence_is_busy, lost_fence
 from shared.errors import MessageBusError
 from shared.events import stream_for_subject
+from shared.messaging import PubAck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from shared.delivery.pending import Pending
-    from shared.messaging import OutgoingMessage, PubAck
+    from shared.messaging import OutgoingMessage
 
 __all__ = ["Courier", "Publishes", "PublishesAtomically", "Receipt"]
 
@@ -75,7 +76,7 @@ class Receipt:
 
     def note(self, row: Pending, result: _Result, now: datetime) -> None:
         """Note one outcome; what is not published holds back the later ones of its key."""
-        if not isinstance(result, MessageBusError):
+        if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
             self.published.append((row, result, now))
             return
         (self.refused if lost_fence(result) else self.failed).append((row, result))

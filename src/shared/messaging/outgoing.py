@@ -159,7 +159,7 @@ class Publisher:
             for batch in _batches.split(places):
                 if failed is None:
                     results = await self._publish_batch([messages[place] for place in batch])
-                    failed = next((r for r in results if isinstance(r, MessageBusError)), None)
+                    failed = next((r for r in results if not isinstance(r, PubAck)), None)
                 else:
                     results = [_batches.held_back(failed) for _ in batch]
                 outcomes |= zip(batch, results, strict=True)
