@@ -357,9 +357,7 @@ class _HttpExchange(_Exchange):
         headers += _answer_headers(self.context, self.edge.encoded_service)
         headers += self.scope["state"].get("answer_headers", ())
         try:
-            await self._send(
-                {"type": "http.response.start", "status": status, "headers": headers}
-            )
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._send({"type": "http.response.body", "body": body})
         except OSError:
             self.disconnected = True

@@ -12,16 +12,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from shared.delivery.fences import Fence, Fences, StreamFacts, fence_is_busy, lost_fence
 from shared.errors import MessageBusError
+from shared.events import stream_for_subject
+from shared.messaging import PubAck
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from shared.delivery.pending import Pending
-    from shared.messaging import OutgoingMessage, PubAck
+    from shared.messaging import OutgoingMessage
 
 __all__ = ["Courier", "Publishes", "PublishesAtomically", "Receipt"]
 
@@ -73,7 +76,7 @@ class Receipt:
 
     def note(self, row: Pending, result: _Result, now: datetime) -> None:
         """Note one outcome; what is not published holds back the later ones of its key."""
-        if not isinstance(result, MessageBusError):
+        if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
             self.published.append((row, result, now))
             return
         (self.refused if lost_fence(result) else self.failed).append((row, result))
@@ -108,9 +111,14 @@ class Courier:
         """Publish the rows, which come in the order of their ids. Raises nothing of the bus."""
         receipt = Receipt()
         for leg in _legs(rows):
-            await asyncio.gather(
-                *(self._to_stream(group, receipt) for group in await self._by_stream(leg, receipt))
+            groups = await self._by_stream(leg, receipt)
+            # All of them to their end: what one still sends must not meet the next turn's messages.
+            ends = await asyncio.gather(
+                *(self._to_stream(group, receipt) for group in groups), return_exceptions=True
             )
+            for end in ends:
+                if end is not None:
+                    raise end
         return receipt
 
     async def _by_stream(
@@ -119,11 +127,16 @@ class Courier:
         if self._fences is None:
             return [(None, list(rows))]
         groups: dict[str | None, tuple[StreamFacts | None, list[Pending]]] = {}
+        found: dict[str, StreamFacts | MessageBusError | None] = {}
         for row in rows:
-            try:
-                facts = await self._fences.facts(row.subject)
-            except MessageBusError as error:
-                receipt.note(row, error, datetime.now(UTC))
+            if row.subject not in found:
+                try:
+                    found[row.subject] = await self._fences.facts(row.subject)
+                except MessageBusError as error:
+                    found[row.subject] = error
+            facts = found[row.subject]
+            if isinstance(facts, MessageBusError):
+                receipt.note(row, facts, datetime.now(UTC))
                 continue
             name = facts.name if facts is not None else None
             groups.setdefault(name, (facts, []))[1].append(row)
@@ -165,7 +178,7 @@ class Courier:
     ) -> None:
         """Send one batch; the first message of each partition names its fence for all of them."""
         rows = [row for row in rows if row.key not in receipt.held]
-        if len(rows) == 1 or self._atomic is None:
+        if len(rows) < 2 or self._atomic is None:  # noqa: PLR2004 - one needs no batch
             await self._windows(facts, rows, fences, receipt)
             return
         unnamed = dict(fences)
@@ -238,7 +251,7 @@ def _legs(rows: Sequence[Pending]) -> list[list[Pending]]:
     for row in rows:
         leg = 0
         if row.key is not None:
-            domain = row.subject.split(".", 2)[1]
+            domain = _domain(row.subject)
             leg, before = last.get(row.key, (0, domain))
             leg += before != domain
             last[row.key] = leg, domain
@@ -264,13 +277,33 @@ def _waves(rows: Sequence[Pending]) -> list[list[Pending]]:
 
 
 def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
-    """Cut into batches that the server takes and keeps in memory gladly."""
+    """Cut into batches that the server takes and keeps in memory gladly.
+
+    The publisher sends each as one, so a stream that no table of domains knows has one for each
+    domain.
+    """
     batches: list[list[Pending]] = []
-    size = 0
+    open_batches: dict[str, tuple[list[Pending], int]] = {}
     for row in rows:
+        together = _together(row.subject)
+        batch, size = open_batches.get(together, ([], 0))
         size += len(row.body)
-        if not batches or len(batches[-1]) == _BATCH_MESSAGES or size > _BATCH_BYTES:
-            batches.append([])
-            size = len(row.body)
-        batches[-1].append(row)
+        if not batch or len(batch) == _BATCH_MESSAGES or size > _BATCH_BYTES:
+            batch, size = [], len(row.body)
+            batches.append(batch)
+        batch.append(row)
+        open_batches[together] = batch, size
     return batches
+
+
+def _domain(subject: str) -> str:
+    return subject.split(".", 2)[1] if "." in subject else subject
+
+
+@lru_cache(maxsize=1024)
+def _together(subject: str) -> str:
+    """Name what the publisher takes for the stream of the subject."""
+    try:
+        return stream_for_subject(subject).value
+    except ValueError:
+        return ".".join(subject.split(".")[:2])

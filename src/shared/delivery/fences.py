@@ -126,6 +126,9 @@ class Fences:
     def forget(self, stream: str) -> None:
         """Look at the stream anew: it refused a fence, or may have been made anew."""
         self._streams.pop(stream, None)
+        # The subject may be another stream's by now.
+        for subject in [subject for subject, name in self._names.items() if name == stream]:
+            del self._names[subject]
         for known in [known for known in self._standing if known[0] == stream]:
             del self._standing[known]
 
@@ -148,6 +151,11 @@ class Fences:
 
     async def _takes_fences(self, stream: StoredStream) -> bool:
         """Have the stream take the subjects of fences."""
+        if not stream.rollup:
+            _logger.warning(
+                "stream %s is not fenced: it was made without allow_rollup", stream.name
+            )
+            return False
         wanted = f"fence.{stream.name}.>"
         if wanted in stream.subjects:
             return True

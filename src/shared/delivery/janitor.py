@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from shared.database import translate_errors
+from shared.delivery.uncancelled import uncancelled
 from shared.errors import GlamBaseError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Janitor:
         """Sweep every minute until cancelled. Failures are logged and tried again."""
         while True:
             try:
-                await self.sweep()
+                await uncancelled(self.sweep())
             except GlamBaseError as error:
                 _logger.warning("what is past its retention is not cleaned: %s", error)
             except Exception:

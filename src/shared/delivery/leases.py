@@ -10,6 +10,7 @@ import os
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away; or the schema lacks the leases, and why.
         """
-        with _reached("lease the outbox"):
+        with self._reached("lease the outbox"):
             connection = await self._connected()
             async with connection.transaction():
                 await connection.execute(_ONE_AT_A_TIME)
@@ -184,7 +185,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away; then they expire.
         """
-        with _reached("give up the outbox"):
+        with self._reached("give up the outbox"):
             connection = await self._connected()
             await connection.execute(_LEAVE, self.owner)
 
@@ -194,7 +195,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("lease the outbox"):
+        with self._reached("lease the outbox"):
             connection = await self._connected()
             return str(await connection.fetchval(_NAME))
 
@@ -208,12 +209,12 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("relay"):
+        with self._reached("relay"):
             connection = await self._connected()
             rows = await connection.fetch(_DUE, self.owner, each, retries)
         return sorted(
-            Pending(*row[:5], from_json(row[5]), *row[6:])  # type: ignore[call-arg]
-            for row in rows
+            (Pending(*row[:5], from_json(row[5]), *row[6:]) for row in rows),  # type: ignore[call-arg]
+            key=attrgetter("id"),
         )
 
     async def mark(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
@@ -224,7 +225,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("relay"):
+        with self._reached("relay"):
             connection = await self._connected()
             marked = await connection.fetch(
                 _MARK,
@@ -243,7 +244,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("outbox backlog"):
+        with self._reached("outbox backlog"):
             connection = await self._connected()
             row = await connection.fetchrow(BACKLOG)
         return backlog_of(*row) if row is not None else Backlog(0, 0.0)
@@ -254,7 +255,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("relay"):
+        with self._reached("relay"):
             connection = await self._connected()
             return bool(await connection.fetchval(_WAITING, self.owner))
 
@@ -264,7 +265,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with _reached("relay"):
+        with self._reached("relay"):
             connection = await self._connected()
             await connection.execute(_DUE_AGAIN, self.owner)
 
@@ -291,25 +292,30 @@ class LeasedOutbox:
             self._connection = connection
         return self._connection
 
+    @contextmanager
+    def _reached(self, operation: str) -> Iterator[None]:
+        """Say what went wrong in our words, and what to do if the schema was never split.
 
-@contextmanager
-def _reached(operation: str) -> Iterator[None]:
-    """Say what went wrong in our words, and what to do if the schema was never split."""
-    try:
-        with translate_errors(operation):
-            yield
-    except (OSError, TimeoutError) as error:
-        raise DatabaseError(
-            f"the connection was lost: {error or type(error).__name__}",
-            operation=operation,
-            retryable=True,
-        ) from error
-    except DatabaseError as error:
-        if not isinstance(error.__cause__, asyncpg.UndefinedTableError):
+        A step that was broken off, by a cancellation too, may have left its transaction open on the
+        server: all that follows would be done in it and never committed. So another connection is
+        taken then.
+        """
+        try:
+            with translate_errors(operation):
+                yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError | TimeoutError):
+                raise DatabaseError(
+                    f"the connection was lost: {error or type(error).__name__}",
+                    operation=operation,
+                    retryable=True,
+                ) from error
+            if isinstance(error.__cause__, asyncpg.UndefinedTableError):
+                raise DatabaseError(
+                    "the schema has no leases for its outbox: add a revision that calls "
+                    "`shared.delivery.create_outbox_leases(op)`",
+                    operation=operation,
+                    retryable=False,
+                ) from error
             raise
-        raise DatabaseError(
-            "the schema has no leases for its outbox: add a revision that calls "
-            "`shared.delivery.create_outbox_leases(op)`",
-            operation=operation,
-            retryable=False,
-        ) from error

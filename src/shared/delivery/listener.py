@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from shared.delivery.outbox import channel_of
+from shared.delivery.uncancelled import uncancelled
 from shared.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Listener:
         """Listen until cancelled; connect again whenever the connection is lost."""
         while True:
             try:
-                await self._listen()
+                await uncancelled(self._listen())
             except (DatabaseError, OSError, TimeoutError) as error:
                 _logger.warning("not listening to the outbox: %s", error)
             except Exception:

@@ -16,8 +16,10 @@ from shared.delivery.fences import Fences
 from shared.delivery.janitor import Janitor
 from shared.delivery.leases import LeasedOutbox, Outcome
 from shared.delivery.listener import Listener
+from shared.delivery.pending import record_published
 from shared.delivery.status import Backlog, read_backlog
 from shared.delivery.tables import PARTITIONS
+from shared.delivery.uncancelled import uncancelled
 from shared.errors import GlamBaseError
 from shared.metrics import (
     outbox_backlog,
@@ -28,7 +30,7 @@ from shared.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from shared.config import DeliverySettings
     from shared.database import Database
@@ -269,9 +271,11 @@ class Relay:
         try:
             # Over the relay's own connection: the pool may be in full use by what fills the outbox.
             async with self._one_turn:
-                self._show(await self._outbox.backlog())
+                self._show(await uncancelled(self._outbox.backlog()))
         except GlamBaseError as error:
             _logger.warning("outbox backlog unknown: %s", error)
+        except Exception:
+            _logger.exception("outbox backlog unknown")
 
     async def _turn_or_none(self, limit: int) -> _Turn | None:
         """Take one turn; None when it failed as a whole. Log what happened, note it in `status`."""
@@ -279,7 +283,7 @@ class Relay:
         began = time.perf_counter()
         try:
             async with self._one_turn:
-                turn = await _uncancelled(self._turn(limit))
+                turn = await uncancelled(self._turn(limit))
         except GlamBaseError as error:
             status.failed_turns += 1
             status.last_error = str(error)
@@ -325,8 +329,7 @@ class Relay:
 
     def _record(self, receipt: Receipt) -> None:
         if self._settings.spans:
-            for row, ack, acknowledged in receipt.published:
-                row.record(ack, acknowledged, service=self._service)
+            record_published(receipt.published, service=self._service)
 
     async def _turn(self, limit: int) -> _Turn:
         await self._renew()
@@ -414,21 +417,6 @@ class Relay:
             spans=self._settings.spans,
         )
         return self._courier
-
-
-async def _uncancelled(turn: Awaitable[_Turn]) -> _Turn:
-    """Await a turn; a cancellation that is not ours is an error, or a task group would let us go.
-
-    Raises:
-        RuntimeError: something that the turn awaited was cancelled.
-    """
-    try:
-        return await turn
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("the turn was cancelled from within") from error
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

@@ -1,7 +1,8 @@
 """A trace as a tree, drawn from the log files of the services it went through.
 
-Every span is one JSON line of the logger ``shared.tracing`` (see `shared.tracing.record_span`), so
-the logs are all that is needed, and a trace can be drawn after its services are gone.
+Every span is one JSON line of the logger ``shared.tracing`` (see `shared.tracing.record_span`), or
+one of those that a line lists, so the logs are all that is needed, and a trace can be drawn after
+its services are gone.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def read_spans(paths: Iterable[Path]) -> list[SpanRecord]:
         with path.open("rb") as lines:
             for line in lines:
                 # Most lines are no spans; parsing them all would take ten times as long.
-                if b'"span_id"' in line and (span := _span(line)) is not None:
-                    spans[span.trace_id, span.span_id] = span
+                if b'"span_id"' in line:
+                    spans |= {(span.trace_id, span.span_id): span for span in _spans(line)}
     return sorted(spans.values(), key=lambda span: span.started)
 
 
@@ -101,13 +102,24 @@ def _walk(spans: Collection[SpanRecord]) -> Iterator[tuple[str, SpanRecord]]:
     return below(None, "")
 
 
-def _span(line: bytes) -> SpanRecord | None:
+def _spans(line: bytes) -> list[SpanRecord]:
+    """Return the span of a line, or those it lists (see `shared.tracing.listed`)."""
     try:
         record = from_json(line)
+        service = record.get("service", "")
+        listed = record.get("spans", [record])
+    except (ValueError, AttributeError):
+        return []
+    spans = (_span(one, service) for one in listed) if isinstance(listed, list) else ()
+    return [span for span in spans if span is not None]
+
+
+def _span(record: Any, service: str) -> SpanRecord | None:
+    try:
         return SpanRecord(
             name=record["span"],
             kind=record["kind"],
-            service=record.get("service", ""),
+            service=service,
             trace_id=record["trace_id"],
             span_id=record["span_id"],
             parent_span_id=record.get("parent_span_id"),

@@ -27,7 +27,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
-_QUIET = frozenset({"parent_span_id", "span", "span_id", "started"})
+_QUIET = frozenset({"parent_span_id", "span", "span_id", "spans", "started"})
 """Fields that draw a trace and only fill a person's line."""
 
 _ALWAYS = frozenset({"timestamp", "service", "level", "message", "environment"})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import lru_cache
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.events import stream_for_subject
+from shared.messaging._acks import PubAck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from nats.aio.client import Client
 
-    from shared.messaging.outgoing import OutgoingMessage, PubAck
+    from shared.messaging.outgoing import OutgoingMessage
 
 # The most the server takes in one batch (ADR-50, "Server limits").
 BATCH_MESSAGES = 1_000
@@ -57,7 +58,7 @@ def headers(count: int) -> Iterator[dict[str, str]]:
 def acks_of(commit: PubAck, count: int) -> list[PubAck | MessageBusError]:
     """Return each message's acknowledgement: the server tells the last one's, of a run."""
     first = commit.sequence - count + 1
-    return [replace(commit, sequence=first + number) for number in range(count)]
+    return [PubAck(commit.stream, first + number, commit.duplicate) for number in range(count)]
 
 
 def unsupported(client: Client) -> str | None:
@@ -103,6 +104,7 @@ def held_back(before: MessageBusError) -> MessageBusError:
     )
 
 
+@lru_cache(maxsize=1024)
 def _stream(subject: str) -> str:
     try:
         return stream_for_subject(subject)

@@ -41,10 +41,14 @@ def header_block(
     batch are left out.
 
     Raises:
-        nats.errors.BadHeaderError: a name is empty, or holds what a name must not.
+        nats.errors.BadHeaderError: a name is empty, or holds what a name must not; or a value is
+            no text, as a row of JSON may have it.
     """
     lines = [f"NATS/1.0\r\n{MESSAGE_ID}: {_line(message_id)}"]
-    lines += [f"{name}: {_line(headers[name])}" for name in headers if _is_sent(name)]
+    try:
+        lines += [f"{name}: {_line(headers[name])}" for name in headers if _is_sent(name)]
+    except AttributeError as error:
+        raise nats.errors.BadHeaderError("a value is no text") from error
     if batch is not None:
         lines += [f"{name}: {value}" for name, value in batch.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

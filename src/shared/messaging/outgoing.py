@@ -159,7 +159,7 @@ class Publisher:
             for batch in _batches.split(places):
                 if failed is None:
                     results = await self._publish_batch([messages[place] for place in batch])
-                    failed = next((r for r in results if isinstance(r, MessageBusError)), None)
+                    failed = next((r for r in results if not isinstance(r, PubAck)), None)
                 else:
                     results = [_batches.held_back(failed) for _ in batch]
                 outcomes |= zip(batch, results, strict=True)
@@ -236,7 +236,10 @@ class Publisher:
         if reason := _batches.unsupported(client):
             raise _batches.refused(reason)
         numbered = zip(messages, _batches.headers(len(messages)), strict=True)
-        blocks = [self._headers(message, batch) for message, batch in numbered]
+        try:
+            blocks = [self._headers(message, batch) for message, batch in numbered]
+        except MessageBusError as error:  # nothing is sent yet
+            raise _batches.refused(str(error)) from error
         acks = await self._let_out()
         try:
             commands: list[bytes] = []

@@ -30,6 +30,7 @@ class StoredStream:
     subjects: tuple[str, ...]
     replicas: int
     atomic: bool
+    rollup: bool
     max_age_seconds: float
     server: tuple[int, int]
 
@@ -65,6 +66,7 @@ class StreamStore:
             subjects=tuple(config.subjects or ()),
             replicas=config.num_replicas or 1,
             atomic=bool(config.allow_atomic),
+            rollup=bool(config.allow_rollup_hdrs),
             max_age_seconds=config.max_age or 0.0,
             server=(version.major, version.minor),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +30,7 @@ class AnsweredRequest(NamedTuple):
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     _Base = Counter  # for the type checkers, which cannot know what it is mixed into
 else:
     _Base = object
