@@ -55,6 +55,10 @@ if TYPE_CHECKING:
 
 _OPERATIONS = 5_000
 _DELIVERIES = 300
+_DELIVERIES_WITH_STALLS = 30
+# So that a turn of theirs takes about as long as one of the others.
+_OPERATIONS_ONE_BY_ONE = 2_000
+_OPERATIONS_BY_DEFAULT = 1_000
 _CONCURRENCY = 256
 _BATCH = 100
 _PAUSE_SECONDS = 0.002
@@ -132,6 +136,12 @@ async def consume(bench: Bench) -> None:
                     _faststream(pull_sub=PullSub(batch_size=_BATCH, batch=True))
                 ),
             },
+            fewer={
+                "nats-py: fetch, one by one": _OPERATIONS_ONE_BY_ONE,
+                "FastStream: pull, its default": _OPERATIONS_BY_DEFAULT,
+                "FastStream: push, room for 10,000": _OPERATIONS_ONE_BY_ONE,
+                "FastStream: pull, in batches": _OPERATIONS_ONE_BY_ONE,
+            },
         )
 
         await bus.js.purge_stream(_STREAM)
@@ -164,6 +174,7 @@ async def consume(bench: Bench) -> None:
                 "nats-py: push, callback": delayed(_push),
                 "nats-py: fetch(10, timeout=1)": delayed(_fetch(_FETCHED)),
             },
+            fewer={"nats-py: fetch(10, timeout=1)": _DELIVERIES_WITH_STALLS},
         )
 
 

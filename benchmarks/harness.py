@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Run = Callable[[int], Awaitable[None]]
 """Does the operation so many times."""
@@ -135,6 +135,7 @@ class Bench:
         operations: int,
         contenders: Mapping[str, Run],
         *,
+        fewer: Mapping[str, int] | None = None,
         cpu: Mapping[str, Clock] | None = None,
     ) -> None:
         """Measure the contenders, ours first, at so many operations a turn; keep the outcome.
@@ -143,12 +144,12 @@ class Bench:
             title: what is done.
             operations: how often in a turn.
             contenders: who does it, by name.
+            fewer: how often in a turn those do it that would hold the others up.
             cpu: the clock of each contender's CPU time, where that is not this process's.
         """
-        if self.smoke:
-            operations = _SMOKE_OPERATIONS
-        for run in contenders.values():
-            await run(max(operations // _WARM_UP, 1))
+        counts = self._counts(operations, contenders, fewer)
+        for name, run in contenders.items():
+            await run(max(counts[name] // _WARM_UP, 1))
         timings: dict[str, list[Timing]] = {name: [] for name in contenders}
         names = list(contenders)
         for repetition in range(self.repetitions):
@@ -156,22 +157,38 @@ class Bench:
             for name in names[first:] + names[:first]:
                 timings[name].append(
                     await _timed(
-                        contenders[name], operations, (cpu or {}).get(name, time.process_time)
+                        contenders[name], counts[name], (cpu or {}).get(name, time.process_time)
                     )
                 )
         self.comparisons.append(Comparison(title, timings))
 
-    async def delays(self, title: str, operations: int, contenders: Mapping[str, Measure]) -> None:
-        """Have each contender tell how long each of so many operations took, in turns; keep it."""
-        if self.smoke:
-            operations = _SMOKE_OPERATIONS
+    async def delays(
+        self,
+        title: str,
+        operations: int,
+        contenders: Mapping[str, Measure],
+        *,
+        fewer: Mapping[str, int] | None = None,
+    ) -> None:
+        """Have each contender tell how long each of so many operations took, in turns; keep it.
+
+        In a turn those named in `fewer` do it so often only, that would hold the others up.
+        """
+        counts = self._counts(operations, contenders, fewer)
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         names = list(contenders)
         for repetition in range(self.repetitions):
             first = repetition % len(names)
             for name in names[first:] + names[:first]:
-                seconds[name] += await contenders[name](operations)
+                seconds[name] += await contenders[name](counts[name])
         self.comparisons.append(Delays(title, seconds))
+
+    def _counts(
+        self, operations: int, names: Iterable[str], fewer: Mapping[str, int] | None
+    ) -> dict[str, int]:
+        if self.smoke:
+            return dict.fromkeys(names, _SMOKE_OPERATIONS)
+        return dict.fromkeys(names, operations) | dict(fewer or {})
 
 
 async def _timed(run: Run, operations: int, clock: Clock) -> Timing:
