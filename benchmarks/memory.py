@@ -3,7 +3,7 @@
 What is told is the resident set of the process. The service is credit-service, with database,
 outbox, relay and its handlers; bare FastAPI has none of it, and stands for what Python and the web
 stack take alone. The messages are orders of one merchant whose account has no end of credits: each
-is a transaction with an inbox row. `GLAM_MESSAGES` says how many, 20,000 unless it is set; flat is
+is a transaction with an inbox row. `GLAM_MESSAGES` says how many, 4,000 unless it is set; flat is
 what matters, the last line against the one before it.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.harness import Bench
     from shared.dev import ServiceProcess
 
-_MESSAGES = 20_000
+_MESSAGES = 4_000
 _SMOKE_MESSAGES = 40
 _AT_ONCE = 500
 _POLL_SECONDS = 0.05

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from benchmarks.harness import Bench, Measure, Run
 
-_IMPORTS = 3
-_STARTS = 2
+_IMPORTS = 1
+_STARTS = 1
 _BARE = """\
 import uvicorn
 from fastapi import FastAPI

@@ -44,6 +44,76 @@ def merchant() -> MerchantCreatedPayload:
     )
 
 
+# --- as it came
+
+
+_SENT = b'{"event_id":"e","subject":"s","timestamp":"2026-11-23T10:00:00+00:00"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _SENT + b',"payload":{"n": 1.50}}',
+        _SENT + b',"payload":{"n": 1.50} }',
+        _SENT + b',"payload":{"n": 1.50}}\n',
+        _SENT + b',"payload":{"n":2},"more":{"payload":{"n":3}}}',
+        b'{"payload":{"n":2},' + _SENT[1:] + b',"metadata":{"a":1,"payload":{"n":3}}}',
+        b'{"payload":{"n":2},' + _SENT[1:] + b',"more":[{"a":1,"payload":{"n":3}}]}',
+        _SENT + b',"payload":{"n":2},"payload":{"n":3}}',
+        _SENT + b',"more":",\\"payload\\":{","payload":{"n":3}}',
+        _SENT + b',"more":",","payload":{"n":3}}',
+        _SENT + b',"payload":{"n":3,"text":"}},\\"payload\\":{"}}',
+        _SENT + b', "payload" : {"n":4}}',
+        _SENT + b',"metadata":{"version":"1"},"payload":{"a":[{"payload":{"n":5}}],"n":6}}',
+    ],
+)
+def test_a_payload_is_found_in_its_message_wherever_it_stands(body: bytes) -> None:
+    class Counted(BaseModel):
+        n: Decimal
+
+    contract = Contract("evt.order.counted", Counted)
+    received = Envelope.decode(body)
+    assert contract.read(received) == contract.read(Envelope.from_dict(json.loads(body)))
+    assert contract.read(received).n == Decimal(str(json.loads(body)["payload"]["n"]))
+
+
+def test_what_was_received_is_sent_on_byte_for_byte() -> None:
+    body = json.dumps(document(extra={"kept": 1}, payload={"a": "\u20ac"}), indent=1).encode()
+    assert Envelope.decode(body).encode() == body
+
+
+@pytest.mark.parametrize("timestamp", [None, "2026-11-23T10:00:00", "2026-11-23T10:00:00+02:00"])
+def test_what_was_completed_is_sent_on_complete(timestamp: str | None) -> None:
+    received = Envelope.decode(json.dumps(document(timestamp=timestamp)))
+    sent_on = json.loads(received.encode())
+    assert datetime.fromisoformat(sent_on["timestamp"]) == received.timestamp
+    assert Envelope.decode(received.encode()) == received
+
+
+def test_a_version_from_the_headers_is_sent_on_with_the_envelope() -> None:
+    body = json.dumps(document()).encode()
+    received = Envelope.from_message(body, {"Glam-Schema-Version": "3"})
+    assert Envelope.decode(received.encode()).metadata == {"version": "3"}
+
+
+def test_a_copy_says_what_it_was_given() -> None:
+    received = Envelope.decode(json.dumps(document(payload={"n": 1})).encode())
+    changed = received.model_copy(update={"payload": {"n": 2}})
+    assert json.loads(changed.encode())["payload"] == {"n": 2}
+    assert changed.payload_as_it_came() is None
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"metadata": {"a": UUID(int=1)}}, {"idempotency_key": "k"}]
+)
+def test_what_was_created_equals_what_is_received(options: dict[str, Any]) -> None:
+    made = Envelope.create(MERCHANT_CREATED, merchant(), source_service="test", **options)
+    received = Envelope.decode(made.encode())
+    assert made == received
+    assert made.model_dump(mode="json") == received.model_dump(mode="json")
+    assert made.model_fields_set == received.model_fields_set
+
+
 # --- round trip
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,60 @@ async def test_no_more_than_the_agreed_number_is_handled_at_a_time(
     await eventually(lambda: done == 60)
     assert peak == 4
     await eventually(lambda: subscriber.status.in_flight == 0)
+
+
+async def test_what_a_handler_leaves_in_its_context_is_not_for_the_next(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    left: ContextVar[int | None] = ContextVar("left", default=None)
+    found: list[int | None] = []
+
+    async def handler(delivery: Delivery) -> None:
+        found.append(left.get())
+        left.set(int(delivery.body))
+
+    subscribers.start(bus, handler)
+    await bus.publisher.publish_all([message(n) for n in range(50)])
+    await eventually(lambda: len(found) == 50)
+    assert set(found) == {None}
+
+
+async def test_a_handler_that_waits_holds_nobody_up(bus: Bus, subscribers: Subscribers) -> None:
+    """Messages before it that wait for nothing share a task; those behind it get their own."""
+    seen: list[int] = []
+    last = asyncio.Event()
+
+    async def handler(delivery: Delivery) -> None:
+        number = int(delivery.body)
+        if number % 10 == 3:
+            await last.wait()
+        seen.append(number)
+        if number == 49:
+            last.set()
+
+    subscribers.start(bus, handler, concurrency=16)
+    await bus.publisher.publish_all([message(n) for n in range(50)])
+    await eventually(lambda: len(seen) == 50)
+    assert sorted(seen[-5:]) == [3, 13, 23, 33, 43]
+
+
+async def test_one_that_fails_or_takes_too_long_leaves_the_others_alone(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[int] = []
+
+    async def handler(delivery: Delivery) -> None:
+        number = int(delivery.body)
+        if delivery.attempt == 1 and number % 10 == 3:
+            raise RuntimeError("again")
+        if delivery.attempt == 1 and number % 10 == 7:
+            await asyncio.sleep(60)
+        seen.append(number)
+
+    subscribers.start(bus, handler, deadline_seconds=0.2, concurrency=16)
+    await bus.publisher.publish_all([message(n) for n in range(50)])
+    await eventually(lambda: len(seen) == 50)
+    assert sorted(seen) == list(range(50))
 
 
 async def test_a_failing_message_is_tried_as_often_as_the_policy_says(

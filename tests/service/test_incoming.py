@@ -57,6 +57,11 @@ def changed(**fields: Any) -> bytes:
         b"[]",
         b"no JSON",
         SENT.encode().replace(b'"9.10"', b"NaN"),
+        SENT.encode().replace(b'"payload":{', b'"payload":{"not read":NaN,'),
+        SENT.encode()[:-1] + b',"more":1}',
+        SENT.encode() + b"\n",
+        SENT.encode().replace(b'{"event_id"', b'{"payload":1,"event_id"'),
+        SENT.encode().replace(b'"metadata":{', b'"metadata":{"a":1,"payload":{"n":1},'),
     ],
 )
 def test_both_ways_lead_to_the_same(body: bytes) -> None:

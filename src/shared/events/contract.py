@@ -107,18 +107,27 @@ class Contract(Generic[P]):
         """
         sent = _number(envelope.metadata.get("version"))
         if sent is None or sent == self.version:
-            # Read as JSON, not as Python values: models may be strict, or spell bytes in base64.
-            return self.payload.model_validate_json(to_json(envelope.payload))
+            return self._read(envelope)
         if sent < self.version:
             return self.payload.model_validate_json(self._upcasted(envelope.payload, sent))
         try:
-            return self.payload.model_validate_json(to_json(envelope.payload))
+            return self._read(envelope)
         except ValueError as error:
             raise UpcastError(
                 f"{self.subject} was sent in version {sent}, and this reader knows version "
                 f"{self.version}, which it does not fit: update the contract here first",
                 details={"sent": sent, "known": self.version},
             ) from error
+
+    def _read(self, envelope: Envelope) -> P:
+        # Read as JSON, not as Python values: models may be strict, or spell bytes in base64.
+        as_it_came = envelope.payload_as_it_came()
+        if as_it_came is not None:
+            try:
+                return self.payload.model_validate_json(as_it_came)
+            except ValueError:  # it was no JSON, or does not fit: then the other way says the same
+                pass
+        return self.payload.model_validate_json(to_json(envelope.payload))
 
     @property
     def readable_versions(self) -> range:

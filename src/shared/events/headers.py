@@ -18,6 +18,11 @@ CONTENT_TYPE = "Content-Type"
 SCHEMA_VERSION = "Glam-Schema-Version"
 TENANT = "Glam-Tenant"
 
+_OURS = frozenset(
+    {MESSAGE_ID, TRACEPARENT, TRACESTATE, CORRELATION_ID, CONTENT_TYPE, SCHEMA_VERSION, TENANT}
+)
+_SPELLED = {name.lower(): name for name in _OURS}
+
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 
 
@@ -63,7 +68,9 @@ def context_from_message(
     span of the receiver is its child. Correlation id and tenant come from the headers, else from
     the envelope; what is unsafe to log is replaced. Header names are read in any case.
     """
-    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    sent = headers or {}
+    if not sent.keys() <= _OURS:  # else each is spelled as we spell it, and is looked up so
+        sent = {_SPELLED.get(name.lower(), name): value for name, value in sent.items()}
     trace = (
         TraceContext.parse(sent.get(TRACEPARENT), sent.get(TRACESTATE))
         or trace_from_id(envelope.trace_id)
@@ -71,10 +78,10 @@ def context_from_message(
     )
     return Context(
         request_id=new_request_id(),
-        correlation_id=safe_id(sent.get(CORRELATION_ID.lower()))
+        correlation_id=safe_id(sent.get(CORRELATION_ID))
         or safe_id(envelope.correlation_id)
         or trace.trace_id,
         trace=trace,
-        tenant_id=safe_id(sent.get(TENANT.lower())) or envelope.merchant_id,
+        tenant_id=safe_id(sent.get(TENANT)) or envelope.merchant_id,
         service=service,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic  # the clock of the event loop
 
 
 @dataclass(eq=False, slots=True)
@@ -31,11 +32,10 @@ class Deadlines:
         """Give a task its time; `end` has to follow."""
         if self.seconds is None:
             return None
-        loop = task.get_loop()
-        attempt = Attempt(task, loop.time() + self.seconds)
+        attempt = Attempt(task, monotonic() + self.seconds)
         self._running[attempt] = None
         if self._timer is None:
-            self._timer = loop.call_at(attempt.due, self._look)
+            self._timer = task.get_loop().call_at(attempt.due, self._look)
         return attempt
 
     def end(self, attempt: Attempt | None) -> None:

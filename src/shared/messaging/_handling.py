@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from shared.messaging._attempts import Attempts, Record, attempt_number
 from shared.messaging._deadlines import Deadlines
 from shared.messaging._later import Later
 from shared.messaging.breaker import Breaker, Circuit
-from shared.messaging.claim_check import resolve
+from shared.messaging.claim_check import CLAIM, resolve
 from shared.messaging.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ class Handling:
 
     # -- one message, or a batch -------------------------------------------------------------
 
-    async def one(self, held: Held) -> None:
-        """See one message through."""
+    async def one(self, held: Held, task: asyncio.Task[None]) -> None:
+        """See one message through, in the current task."""
         try:
             if self._plainly_begins(held) or await self._begins(held):
-                await self._run(held)
+                await self._run(held, task)
         except asyncio.CancelledError:
             await self.give_back_unspent([held])
             raise
@@ -114,16 +115,16 @@ class Handling:
                 extra=held.told(),
             )
 
-    async def many(self, batch: list[Held]) -> None:
+    async def many(self, batch: list[Held], task: asyncio.Task[None]) -> None:
         """See a batch through: all its messages at once or, if that fails, one by one."""
         left = list(batch)
         try:
             left = [held for held in batch if await self._begins(held)]
-            if left and await self._run_together(left):
+            if left and await self._run_together(left, task):
                 return
             while left:
                 try:
-                    await self._run(left[0])
+                    await self._run(left[0], task)
                 except Exception as error:
                     self._note(error)
                     _logger.exception("failed; the message comes again", extra=left[0].told())
@@ -132,7 +133,7 @@ class Handling:
             await self.give_back_unspent(left)
             raise
 
-    async def _run_together(self, batch: list[Held]) -> bool:
+    async def _run_together(self, batch: list[Held], task: asyncio.Task[None]) -> bool:
         """Run the handler of batches, and tell whether the batch is seen through by that."""
         handle = self._subscription.handle_batch
         if handle is None:  # pragma: no cover - `Subscription` takes care of that
@@ -141,7 +142,7 @@ class Handling:
         async def together() -> None:
             await handle([await resolve(self._bus, held.delivery) for held in batch])
 
-        error = await self._outlast_outages(batch, together)
+        error = await self._outlast_outages(batch, together, task)
         if error is None:
             for held in batch:
                 await self._acknowledge(held)
@@ -188,14 +189,15 @@ class Handling:
             return False
         return True
 
-    async def _run(self, held: Held) -> None:
+    async def _run(self, held: Held, task: asyncio.Task[None]) -> None:
         """Run the handler for one message, and answer accordingly."""
-        handler = self._subscription.handler
+        handler, delivery = self._subscription.handler, held.delivery
 
-        async def alone() -> None:
-            await handler(await resolve(self._bus, held.delivery))
+        async def with_its_body() -> None:
+            await handler(await resolve(self._bus, delivery))
 
-        error = held.trouble or await self._outlast_outages([held], alone)
+        handle = with_its_body if CLAIM in delivery.headers else partial(handler, delivery)
+        error = held.trouble or await self._outlast_outages([held], handle, task)
         if error is None:
             await self._acknowledge(held)
         elif isinstance(error, _StoppedError):
@@ -204,13 +206,16 @@ class Handling:
             await self._failed(held, error)
 
     async def _outlast_outages(
-        self, messages: list[Held], handle: Callable[[], Awaitable[None]]
+        self,
+        messages: list[Held],
+        handle: Callable[[], Awaitable[None]],
+        task: asyncio.Task[None],
     ) -> Exception | None:
         """Run the handler, again and again while an outage lasts, and return what it raised."""
         policy = self._subscription.retry
         began = monotonic()
         tries = 0
-        while (error := await self._attempt(messages, handle)) is not None:
+        while (error := await self._attempt(messages, handle, task)) is not None:
             self._note(error)
             tries += 1
             if not is_outage(error) or monotonic() - began >= policy.patience_seconds:
@@ -221,16 +226,19 @@ class Handling:
         return None
 
     async def _attempt(
-        self, messages: list[Held], handle: Callable[[], Awaitable[None]]
+        self,
+        messages: list[Held],
+        handle: Callable[[], Awaitable[None]],
+        task: asyncio.Task[None],
     ) -> Exception | None:
         """Run the handler once, as soon as the circuit lets it, and return what it raised."""
         breaker = self.breaker
         if breaker is None:
-            return await self._try(messages, handle)
+            return await self._try(messages, handle, task)
         if breaker.state is not Circuit.CLOSED and not await breaker.admission():
             return _StoppedError()
         try:
-            error = await self._try(messages, handle)
+            error = await self._try(messages, handle, task)
         except BaseException:
             breaker.abandoned()
             raise
@@ -241,11 +249,11 @@ class Handling:
         return error
 
     async def _try(
-        self, messages: list[Held], handle: Callable[[], Awaitable[None]]
+        self,
+        messages: list[Held],
+        handle: Callable[[], Awaitable[None]],
+        task: asyncio.Task[None],
     ) -> Exception | None:
-        task = asyncio.current_task()
-        if task is None:  # pragma: no cover - handlers run in tasks
-            raise RuntimeError("a handler runs in a task")
         cancelling = task.cancelling()
         began = self._measures.began(messages)
         attempt = self._deadlines.begin(task)

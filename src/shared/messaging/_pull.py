@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import monotonic as _now  # the clock of the event loop
 from typing import TYPE_CHECKING, Self
 
 import nats.errors
 from pydantic_core import to_json
 
 from shared.errors import MessageBusError
+from shared.messaging._client import LeanClient
 from shared.messaging._gate import translated
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Pull:
             self._subscription = await self._client.subscribe(
                 self._inbox, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
             )
+        if isinstance(self._client, LeanClient):
+            self._client.hand_directly(self._subscription, self._take)
         return self
 
     async def __aexit__(
@@ -114,6 +118,8 @@ class Pull:
             else:
                 # Draining waits for a pong, and nats-py dies of one that comes too late.
                 await self._subscription.unsubscribe()
+        if isinstance(self._client, LeanClient):
+            self._client.hand_no_more(self._subscription)
 
     def wake(self) -> None:
         """End a `wait` early."""
@@ -176,6 +182,9 @@ class Pull:
             raise self._lost
 
     async def _arrived(self, message: Msg) -> None:
+        self._take(message)
+
+    def _take(self, message: Msg) -> None:
         self._last_heard = _now()
         if message.reply.startswith("$JS.ACK."):
             self.heard = self._came = True
@@ -209,7 +218,3 @@ class Pull:
             self.outstanding = 0
         else:
             self.lose(f"the server ended the pull: {description or status}")
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from contextvars import copy_context
 from dataclasses import replace
+from time import monotonic as _now  # the clock of the event loop
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
@@ -44,8 +45,23 @@ _MAX_REMEMBERED = 10_000
 _CANCEL_SECONDS = 1.0
 _CANCEL_ROUNDS = 5
 
+# How long one task may go from message to message before others have their turn.
+_TURN_SECONDS = 0.002
+
 # How often a sign of life is due within `ack_wait`, and a request within the time of a pin.
 _SIGNS = 3
+
+
+class _Turn:
+    """The first step of a task that takes message after message.
+
+    `over` once the event loop went on, since its handler waits or it has `finished`.
+    """
+
+    __slots__ = ("finished", "over")
+
+    def __init__(self) -> None:
+        self.over = self.finished = False
 
 
 class Subscriber:
@@ -93,6 +109,7 @@ class Subscriber:
         self._context = copy_context()
         self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn: _Turn | None = None
         self._remembered: OrderedDict[Key, None] = OrderedDict()
         self._order: InOrder | None = None
         self._intake: InTurn | Batched | InOrder
@@ -372,36 +389,78 @@ class Subscriber:
     # -- handling ----------------------------------------------------------------------------
 
     def _launch(self) -> None:
-        """Begin what may begin, as far as there are places to run."""
-        while len(self._tasks) < self.subscription.concurrency:
-            messages = self._intake.take(at_once=self._draining.is_set())
-            if not messages:
-                return
-            messages = [held for held in messages if not self._lapsed(held)]
+        """Begin what may begin, as far as there are places to run.
+
+        At first it is one task. It takes message after message for as long as their handlers wait
+        for nothing; as soon as one does, all others begin as well, each in a task of its own.
+        """
+        if self._turn is None and (messages := self._next_for_a_place()):
+            self._turn = _Turn()
+            self._start(messages, self._turn)
+            asyncio.get_running_loop().call_soon(self._end_turn, self._turn, context=self._context)
+
+    def _end_turn(self, turn: _Turn) -> None:
+        """Go on behind the first step of a task: it came to its end, or its handler waits."""
+        self._turn = None
+        turn.over = True
+        if turn.finished:
+            self._launch()
+            return
+        while messages := self._next_for_a_place():
+            self._start(messages, turn)
+
+    def _start(self, messages: list[Held], turn: _Turn) -> None:
+        # In a context of its own: what a handler left in its own is not for the next.
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._work(messages, turn), context=self._context.copy())
+        self._tasks.add(task)
+
+    def _next_for_a_place(self) -> list[Held]:
+        return self._next() if len(self._tasks) < self.subscription.concurrency else []
+
+    def _next(self) -> list[Held]:
+        """Return the message, or the batch, that begins now; nothing if there is none."""
+        while messages := self._intake.take(at_once=self._draining.is_set()):
+            now = _now()
+            messages = [held for held in messages if not self._lapsed(held, now)]
             if messages:
                 for held in messages:
                     held.begun = True
-                self._tasks.add(asyncio.create_task(self._see_through(messages)))
+                return messages
+        return []
 
-    async def _see_through(self, messages: list[Held]) -> None:
+    async def _work(self, messages: list[Held], turn: _Turn) -> None:
+        task = asyncio.current_task()
+        if task is None:  # pragma: no cover - it is begun as a task
+            raise RuntimeError("messages are handled in tasks")
+        clean, began = copy_context(), _now()
         try:
-            if self.subscription.batch is None:
-                await self._handling.one(messages[0])
-            else:
-                await self._handling.many(messages)
+            while messages:
+                try:
+                    if self.subscription.batch is None:
+                        await self._handling.one(messages[0], task)
+                    else:
+                        await self._handling.many(messages, task)
+                finally:
+                    for held in messages:
+                        self._done(held)
+                if (
+                    turn.over
+                    or task.cancelling()
+                    or _now() - began > _TURN_SECONDS
+                    or copy_context() != clean
+                ):
+                    break
+                messages = self._next()
         finally:
-            for held in messages:
-                self._done(held)
-            task = asyncio.current_task()
-            if task is not None:
-                self._tasks.discard(task)
+            turn.finished = True
+            self._tasks.discard(task)
             self._go_on()
 
     def _go_on(self) -> None:
         """Fill the place that became free: with what is here, and with what is asked for."""
         if self._intake:
-            # In a context of its own: what a handler left in its own is not for the next.
-            asyncio.get_running_loop().call_soon(self._launch, context=self._context.copy())
+            asyncio.get_running_loop().call_soon(self._launch, context=self._context)
         if self._pull is not None and self._wanted(self._pull) > 0:
             self._pull.wake()
 
@@ -426,12 +485,12 @@ class Subscriber:
         self._done(held)
         self._go_on()
 
-    def _lapsed(self, held: Held) -> bool:
+    def _lapsed(self, held: Held, now: float) -> bool:
         """Forget a message that another replica may have by now, and tell whether it is one.
 
         This process stood still, or was cut off, for longer than the server waits.
         """
-        if _now() - held.sign_at < self.subscription.ack_wait_seconds:
+        if now - held.sign_at < self.subscription.ack_wait_seconds:
             return False
         held.answered = held.comes_again = True
         self._done(held)
@@ -505,7 +564,3 @@ async def _either(*events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

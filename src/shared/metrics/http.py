@@ -31,6 +31,7 @@ class AnsweredRequest(NamedTuple):
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
     _Base = Counter  # for the type checkers, which cannot know what it is mixed into
 else:
     _Base = object

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import pydantic
-from pydantic import AliasChoices, BaseModel, Field, create_model
+from pydantic import BaseModel, Field
+from pydantic_core import from_json
 
 from shared.context import safe_id
 from shared.events import Contract, Envelope, context_from_message
 from shared.events.contract import P
+from shared.events.envelope import may_be_no_json
 
 if TYPE_CHECKING:
     from shared.context import Context
@@ -30,12 +32,8 @@ class Incoming(Generic[P]):
     payload: P | None
 
 
-class _Owned(BaseModel):
-    merchant_id: Any = None
-
-
-class _Plain(BaseModel):
-    """An envelope as `Envelope` asks for it; the contract's reader adds the payload's type."""
+class _About(BaseModel):
+    """What stands before the payload in an envelope, as `Envelope` asks for it."""
 
     event_id: str = Field(min_length=1)
     subject: str = Field(min_length=1)
@@ -44,23 +42,34 @@ class _Plain(BaseModel):
     correlation_id: str | None = None
     idempotency_key: str | None = None
     metadata: dict[str, Any] | None = None
-    owned: _Owned = Field(validation_alias=AliasChoices("payload"))
-    payload: Any
+    payload: None = None  # should there be two, the last one counts
+
+
+@dataclass(slots=True)
+class _Plain(Generic[P]):
+    """An envelope in two parts, each of them read in one pass."""
+
+    event_id: str
+    trace_id: str | None
+    correlation_id: str | None
+    payload: P
+    encoded_payload: bytes
 
     @property
     def merchant_id(self) -> str | None:
         """The merchant that the payload itself names, if it does."""
-        merchant = self.owned.merchant_id
+        document = from_json(self.encoded_payload)
+        merchant = document.get("merchant_id") if isinstance(document, dict) else None
         return safe_id(merchant) if isinstance(merchant, str) else None
 
 
 class Reader(Generic[P]):
     """Reads the messages of one contract for one service.
 
-    A message in the envelope's own form and the contract's own version, which is nearly every one,
-    is read in one pass from JSON to the payload's type. Any other, and what does not fit, takes the
-    way over `Envelope` and `Contract.read`, to whose outcome and errors the short way leads as
-    well.
+    A message in the envelope's own form and the contract's own version whose last field is the
+    payload, which is nearly every one, is read in one pass from JSON to the payload's type. Any
+    other, and what does not fit, takes the way over `Envelope` and `Contract.read`, to whose
+    outcome and errors the short way leads as well.
 
     Args:
         contract: theirs.
@@ -71,13 +80,8 @@ class Reader(Generic[P]):
     def __init__(self, contract: Contract[P], *, service: str, envelope: bool) -> None:
         self._contract = contract
         self._service = service
-        self._plain: type[_Plain] | None = None
-        if not envelope:
-            self._plain = create_model(
-                f"Plain{contract.payload.__name__}",
-                __base__=_Plain,
-                payload=(contract.payload, ...),
-            )
+        self._envelope = envelope
+        self._payload = contract.payload.__pydantic_validator__
 
     def read(self, delivery: Delivery) -> Incoming[P]:
         """Read one message, as far as it is read without an error of its payload.
@@ -87,7 +91,7 @@ class Reader(Generic[P]):
         """
         if plain := self._plainly(delivery):
             context = context_from_message(plain, delivery.headers, self._service)
-            return Incoming(plain.event_id, context, None, cast("P", plain.payload))
+            return Incoming(plain.event_id, context, None, plain.payload)
         envelope = Envelope.from_message(delivery.body, delivery.headers)
         context = context_from_message(envelope, delivery.headers, self._service)
         return Incoming(envelope.event_id, context, envelope, None)
@@ -103,18 +107,29 @@ class Reader(Generic[P]):
             incoming.payload = self._contract.read(incoming.envelope)
         return cast("P", incoming.payload)
 
-    def _plainly(self, delivery: Delivery) -> _Plain | None:
+    def _plainly(self, delivery: Delivery) -> _Plain[P] | None:
         body = delivery.body
         # A CloudEvent in binary mode may carry anything; and what is no JSON is refused there.
-        if self._plain is None or "ce-specversion" in delivery.headers or _may_be_no_json(body):
+        if self._envelope or "ce-specversion" in delivery.headers or may_be_no_json(body):
             return None
+        # If both parts are JSON, the cut is between two fields of the envelope.
+        head, found, tail = body.partition(b',"payload":')
+        if not found or not tail.endswith(b"}"):
+            return None
+        encoded_payload = tail[:-1]
         try:
-            plain = self._plain.model_validate_json(body)
+            about = _about.validate_json(head + b"}")
+            payload: P = self._payload.validate_json(encoded_payload)
         except pydantic.ValidationError:
             return None
-        version = (plain.metadata or {}).get("version")
-        return plain if str(version) == str(self._contract.version) else None
+        if str((about.metadata or {}).get("version")) != str(self._contract.version):
+            return None
+        # Of a payload that is no object nothing is an envelope, whatever its type may read.
+        if not encoded_payload.lstrip().startswith(b"{"):
+            return None
+        return _Plain(
+            about.event_id, about.trace_id, about.correlation_id, payload, encoded_payload
+        )
 
 
-def _may_be_no_json(body: bytes) -> bool:
-    return b"NaN" in body or b"Infinity" in body
+_about = _About.__pydantic_validator__
