@@ -266,9 +266,35 @@ def test_hiding_e_mail_addresses_takes_time_in_proportion() -> None:
 
 
 _PIECES = st.sampled_from(
-    ["lamp", " ", "é", '"', "'", "\\", "=", "&", "@", "://", "nats", "user:", "pw", "host.example"]
-    + ["Bearer ", "BEARER ", "bearer ", "Basic ", "abcdef12", "dXNlcjpwdw==", "password", "token"]
-    + ["api-key", "eyJhbGciOi.eyJzdWIiOiI.c2ln", "shpat_0123456789", "sk_live_0123456789", "whsec_"]
+    [
+        "lamp",
+        " ",
+        "é",
+        '"',
+        "'",
+        "\\",
+        "=",
+        "&",
+        "@",
+        "://",
+        "nats",
+        "user:",
+        "pw",
+        "host.example",
+        "Bearer ",
+        "BEARER ",
+        "bearer ",
+        "Basic ",
+        "abcdef12",
+        "dXNlcjpwdw==",
+        "password",
+        "token",
+        "api-key",
+        "eyJhbGciOi.eyJzdWIiOiI.c2ln",
+        "shpat_0123456789",
+        "sk_live_0123456789",
+        "whsec_",
+    ]
 )
 _TEXT = st.lists(_PIECES, max_size=6).map("".join)
 _VALUE = st.recursive(
