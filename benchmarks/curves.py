@@ -4,8 +4,8 @@ There are no peers here; the first row is the usual case, which the others are h
 ratio of one says that growing costs nothing. Of large messages a turn has fewer. The table of the
 outbox has a part of its own (`outbox`).
 
-- A turn of handling publishes its messages, subscribes, and ends with the last handler's return.
-  Publishing is in every row alike, so the ratios of handling are a little nearer to one.
+- A turn of handling publishes its messages to subscribers that wait for them, and ends when the
+  last handler has returned. Publishing is in every row alike, so the ratios are a little nearer to one.
 - The many streams are kept in memory: it is ours that is measured, not the disk.
 """
 
@@ -71,7 +71,7 @@ async def curves(bench: Bench) -> None:
         }
         drawn: tuple[tuple[str, str, Mapping[float, Run]], ...] = (
             ("publish, size", "bytes", {n: _publishing(bus, body=_body(n)) for n in _SIZES}),
-            ("handle, size", "bytes", {n: _handling(bus, body=_body(n)) for n in _SIZES}),
+            ("handle, size", "bytes", {n: _Handling(bus, body=_body(n)) for n in _SIZES}),
             (
                 "publish, messages in flight",
                 "in flight",
@@ -80,12 +80,12 @@ async def curves(bench: Bench) -> None:
             (
                 "handle, messages at a time",
                 "at a time",
-                {n: _handling(bus, concurrency=n) for n in _AT_A_TIME},
+                {n: _Handling(bus, concurrency=n) for n in _AT_A_TIME},
             ),
             (
                 "handle, subscribers in the process",
                 "subscribers",
-                {n: _handling(bus, subscribers=n) for n in _SUBSCRIBERS},
+                {n: _Handling(bus, subscribers=n) for n in _SUBSCRIBERS},
             ),
             (
                 "publish, subjects (or tenants) in one stream",
@@ -95,7 +95,7 @@ async def curves(bench: Bench) -> None:
             (
                 "handle in order, keys (or tenants)",
                 "keys",
-                {n: _handling(bus, keys=n) for n in _KEYS},
+                {n: _Handling(bus, keys=n) for n in _KEYS},
             ),
         )
         for title, axis, points in drawn:
@@ -105,6 +105,11 @@ async def curves(bench: Bench) -> None:
                 axis,
                 points,
                 fewer=fewer if axis == "bytes" else None,
+                around={
+                    place: run.subscribed
+                    for place, run in points.items()
+                    if isinstance(run, _Handling)
+                },
             )
         counts = _SMOKE_STREAMS if bench.smoke else _STREAMS
         await _make_streams(bus, max(counts))
@@ -171,38 +176,51 @@ def _over_streams(bus: Bus, count: int) -> Run:
     return run
 
 
-def _handling(
-    bus: Bus,
-    *,
-    concurrency: int = 64,
-    subscribers: int = 1,
-    keys: int = 0,
-    body: bytes = _BODY,
-) -> Run:
-    """Publish so many messages, spread evenly over the subscribers, and have them handled."""
-    group = new_event_id()
-    names = [f"curves.{group}.{number}" for number in range(subscribers)]
+class _Handling:
+    """Publishes messages, spread evenly over waiting subscribers, until all are handled."""
 
-    async def run(operations: int) -> None:
-        left = operations
-        done = asyncio.Event()
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        concurrency: int = 64,
+        subscribers: int = 1,
+        keys: int = 0,
+        body: bytes = _BODY,
+    ) -> None:
+        self._bus = bus
+        self._concurrency = concurrency
+        self._keys = keys
+        self._body = body
+        self._group = new_event_id()
+        self._names = [f"curves.{self._group}.{number}" for number in range(subscribers)]
+        self._left = 0
+        self._done = asyncio.Event()
 
-        async def handler(_delivery: Delivery) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                done.set()
-
-        await _publish(bus.publisher, _repeated(names, operations), keys=max(keys, 1), body=body)
+    @asynccontextmanager
+    async def subscribed(self) -> AsyncIterator[None]:
+        """Have the subscribers run."""
+        order_by = _key if self._keys else None
         async with AsyncExitStack() as stack:
-            for name in names:
+            for name in self._names:
                 await stack.enter_async_context(
-                    _subscribed(bus, name, handler, concurrency, _key if keys else None)
+                    _subscribed(self._bus, name, self._handle, self._concurrency, order_by)
                 )
-            await done.wait()
-        await bus.js.purge_stream(_STREAM, subject=f"curves.{group}.>")
+            yield
+        await self._bus.js.purge_stream(_STREAM, subject=f"curves.{self._group}.>")
 
-    return run
+    async def __call__(self, operations: int) -> None:
+        """Publish so many, and wait for the last one."""
+        self._left = operations
+        self._done.clear()
+        names = _repeated(self._names, operations)
+        await _publish(self._bus.publisher, names, keys=max(self._keys, 1), body=self._body)
+        await self._done.wait()
+
+    async def _handle(self, _delivery: Delivery) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._done.set()
 
 
 def _key(delivery: Delivery) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from benchmarks.outcomes import Comparison, Delays, Outcome, Sizes, Timing
@@ -19,6 +20,9 @@ Run = Callable[[int], Awaitable[None]]
 
 Measure = Callable[[int], Awaitable[list[float]]]
 """Does the operation so many times, and returns the seconds each took."""
+
+Around = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes what has to be there while a turn lasts."""
 
 Clock = Callable[[], float]
 """Tells how many seconds of CPU time were used so far."""
@@ -93,6 +97,7 @@ class Bench:
         points: Mapping[float, Run],
         *,
         fewer: Mapping[float, int] | None = None,
+        around: Mapping[float, Around] | None = None,
     ) -> None:
         """Measure how one operation's cost grows; the first point is what others are held against.
 
@@ -102,6 +107,7 @@ class Bench:
             axis: what grows.
             points: who does it, by how much of it there is.
             fewer: how often in a turn, at points where it is to be done less often.
+            around: what is entered before each turn and left after it, outside of its time.
         """
         names = {place: f"{place:,} {axis}" for place in points}
         await self._compare(
@@ -112,6 +118,7 @@ class Bench:
             {names[place]: count for place, count in (fewer or {}).items()},
             axis=axis,
             places={name: place for place, name in names.items()},
+            around={names[place]: enter for place, enter in (around or {}).items()},
         )
 
     async def _compare(
@@ -125,27 +132,33 @@ class Bench:
         whole: bool = False,
         axis: str = "",
         places: Mapping[str, float] | None = None,
+        around: Mapping[str, Around] | None = None,
     ) -> None:
+        around = {name: (around or {}).get(name, nullcontext) for name in contenders}
         if self.smoke:
             operations = min(operations, _SMOKE_OPERATIONS)
         turns = {
-            name: await self._turn(run, min(fewer.get(name, operations), operations), whole=whole)
+            name: await self._turn(
+                run, min(fewer.get(name, operations), operations), around[name], whole=whole
+            )
             for name, run in contenders.items()
         }
         timings: dict[str, list[Timing]] = {name: [] for name in contenders}
         for name in self._in_turns(contenders):
             clock = cpu.get(name, time.process_time)
-            timings[name].append(await _timed(contenders[name], turns[name], clock))
+            async with around[name]():
+                timings[name].append(await _timed(contenders[name], turns[name], clock))
         self.keep(Comparison(title, timings, operations, turns, axis, dict(places or {})))
 
-    async def _turn(self, run: Run, operations: int, *, whole: bool) -> int:
+    async def _turn(self, run: Run, operations: int, around: Around, *, whole: bool) -> int:
         """Warm a contender up; return how many operations its turn has."""
         some = max(operations // _WARM_UP, 1)
         fitting = 0.0
         for _ in range(2):  # what the first one pays once is not counted
-            began = time.perf_counter()
-            await run(some)
-            fitting = self.turn_seconds * some / max(time.perf_counter() - began, 1e-9)
+            async with around():
+                began = time.perf_counter()
+                await run(some)
+                fitting = self.turn_seconds * some / max(time.perf_counter() - began, 1e-9)
             if whole or self.smoke or fitting >= operations:
                 return operations
         return max(int(float(f"{fitting:.1g}")), 1)

@@ -70,6 +70,7 @@ async def test_a_level_is_kept_when_no_time_is_wanted(caller: httpx.AsyncClient)
         {},
         {"level": "LOUD"},
         {"level": "DEBUG", "for_seconds": 0},
+        {"level": "DEBUG", "for_seconds": True},
         {"level": "DEBUG", "for_seconds": 86_401},
         {"level": "DEBUG", "loger": "x"},
     ],

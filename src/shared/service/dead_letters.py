@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from shared.api import ApiResponse, success_response
 from shared.api.openapi import raises
@@ -57,6 +57,16 @@ def _is_number(value: str | datetime) -> bool:
 
 
 Moment = Annotated[datetime, BeforeValidator(_written_out)]
+
+
+def _no_word_for_a_number(value: object) -> object:
+    """Refuse yes and no, and digits in quotes; 5.0 is 5, as JSON Schema has it."""
+    if isinstance(value, (bool, str)):
+        raise ValueError("a whole number is meant")  # noqa: TRY004 - pydantic takes it for its own
+    return value
+
+
+_Whole = Annotated[int, BeforeValidator(_no_word_for_a_number)]
 _Rate = Annotated[float, Field(strict=True, gt=0)]
 # What `DeadLetterFilter` takes as the name of a stream or durable, said in the schema.
 _Word = Annotated[str, Field(pattern=r"^[^ \t\r\n\f.*>]+$")]
@@ -200,12 +210,12 @@ class BulkReplay(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     where: DeadLetterQuery | None = None
-    sequences: list[StrictInt] | None = Field(default=None, max_length=_LIMIT)
+    sequences: list[_Whole] | None = Field(default=None, max_length=_LIMIT)
     values: dict[str, Any] = {}
     reason: str = ""
     dry_run: StrictBool = False
     rate_per_second: _Rate | None = None
-    limit: StrictInt = Field(default=100, ge=1, le=_LIMIT)
+    limit: _Whole = Field(default=100, ge=1, le=_LIMIT)
 
 
 class BulkDiscard(BaseModel):
@@ -214,10 +224,10 @@ class BulkDiscard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     where: DeadLetterQuery | None = None
-    sequences: list[StrictInt] | None = Field(default=None, max_length=_LIMIT)
+    sequences: list[_Whole] | None = Field(default=None, max_length=_LIMIT)
     reason: _Why
     dry_run: StrictBool = False
-    limit: StrictInt = Field(default=100, ge=1, le=_LIMIT)
+    limit: _Whole = Field(default=100, ge=1, le=_LIMIT)
 
 
 class Replayed(BaseModel):
