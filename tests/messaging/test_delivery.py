@@ -8,7 +8,7 @@ from shared.messaging import Delivery, Subscription
 from shared.messaging.delivery import AckSubject
 
 NUMBERS = "3.41.7.1767323045123456789.12"
-READ = AckSubject("ORDERS", "credit", 3, 41, 1767323045123456789, 12)
+READ = AckSubject("ORDERS", "credit", 3, 41, 7, 1767323045123456789, 12)
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,22 @@ import random
 import signal
 import sys
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from shared.config import NatsSettings
 from shared.errors import ValidationError
 from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, Subscription
 from shared.messaging._lanes import Lanes
+from shared.testing import NatsProxy, faults
 
 from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from shared.dev import NatsServer
 
@@ -151,6 +154,34 @@ async def test_a_key_that_cannot_be_told_is_a_failure_of_its_message_alone(
     (letter,) = await eventually(DeadLetters(bus).list)
     await eventually(lambda: len(seen) == 3)
     assert (letter.body, letter.error_type) == (b"a1", "builtins.KeyError")
+
+
+@pytest.mark.parametrize("fault", [faults.reordered_deliveries, faults.delayed_deliveries])
+async def test_order_holds_when_messages_arrive_out_of_it(
+    bus: Bus, nats_server: NatsServer, fault: Callable[[NatsProxy], faults.Fault]
+) -> None:
+    seen: list[bytes] = []
+    running: set[str | None] = set()
+
+    async def handler(delivery: Delivery) -> None:
+        assert key(delivery) not in running
+        running.add(key(delivery))
+        await asyncio.sleep(0.001)
+        running.remove(key(delivery))
+        seen.append(delivery.body)
+
+    first, *sent = bodies("a", 100)
+    async with NatsProxy(nats_server) as proxy, AsyncExitStack() as stack:
+        far = await stack.enter_async_context(Bus(NatsSettings(servers=(proxy.url,)), name="tests"))
+        Subscribers(stack).start(far, handler, order_by=key, ack_wait_seconds=3)
+        await publish(bus, [first])
+        await eventually(lambda: seen)  # nothing is waited for any more
+        async with fault(proxy):
+            for text in sent:  # each comes alone: nobody has to wait for the one before
+                await publish(bus, [text])
+        await eventually(lambda: len(set(seen)) == 1 + len(sent))
+    assert by_key(seen)["a"] == list(range(100))
+    assert await DeadLetters(bus).list() == []
 
 
 async def test_order_holds_over_a_killed_server(

@@ -22,6 +22,7 @@ class Held:
         attempt: how often it was delivered, as the server counts; grows if it is delivered again
             while we hold it.
         reply: where the answer goes.
+        number: of its latest delivery, among all of the consumer.
         arrived_at: when it came, on the clock of the event loop.
         sign_at: when the server last had a sign of life for it, the delivery included.
         carried: attempts it had made before it was put off by a schedule; part of `attempt`.
@@ -43,6 +44,7 @@ class Held:
     arrived_at: float
     sign_at: float
     carried: int = 0
+    number: int = 0
     made: int = 0
     lane: str | None = None
     trouble: Exception | None = None

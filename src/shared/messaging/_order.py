@@ -5,7 +5,8 @@ the one that has the pin (ADR-42). When the pin comes to us, another replica may
 its connection, with messages in hand. They come to us too, but only after `ack_wait`, and later
 messages of their keys may come before. So nothing is begun until all that is not acknowledged is
 here: as many messages as the server says are pending. A replica that lost the pin gives back what
-it has not begun, and finishes what it has; for that we wait as well.
+it has not begun, and finishes what it has; for that we wait as well. The server numbers what it
+gives out: a number that is left out is of a message that is late, or lost, and is waited for too.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class InOrder:
         self._away: dict[Key, tuple[str | None, float]] = {}
         self._unread: deque[Held] = deque()
         self._reading: asyncio.Task[None] | None = None
+        self._number: int | None = None
         self._gathered = True
+        self._gathers = 0
         self._gathering: asyncio.Task[None] | None = None
 
     def add(self, held: Held) -> None:
@@ -160,6 +163,7 @@ class InOrder:
         Where there are no pins, the server gives one message at a time, and nothing is waited for.
         """
         self.pin = None
+        self._number = None
         self._gathered = not pinned
         self._forget_away()
         unbegun = [held for held in self._held.values() if not held.begun and not held.answered]
@@ -170,9 +174,11 @@ class InOrder:
         self._unread.clear()
         return unbegun
 
-    def pinned_as(self, pin: str | None) -> None:
-        """Note the pin that a message came with: if it is a new one, gather first."""
-        if pin is not None and pin != self.pin:
+    def came(self, number: int, *, pin: str | None) -> None:
+        """Note a delivery: gather first if its pin is a new one, or one before it is not here."""
+        late = self._number is not None and number > self._number + 1
+        self._number = max(number, self._number or 0)
+        if pin is not None and (pin != self.pin or late):
             self.pin = pin
             self._gather()
 
@@ -216,6 +222,7 @@ class InOrder:
 
     def _gather(self) -> None:
         self._gathered = False
+        self._gathers += 1
         # What we gave back ourselves is pending as well: it is waited for like the rest.
         self._forget_away()
         if self._gathering is None or self._gathering.done():
@@ -223,7 +230,11 @@ class InOrder:
 
     async def _wait_for_all(self) -> None:
         looks = 0
-        while not await self._all_here() or self._unread:
+        while True:
+            gathers = self._gathers
+            # What the server said before it was asked for anew tells nothing.
+            if await self._all_here() and not self._unread and gathers == self._gathers:
+                break
             looks += 1
             await asyncio.sleep(_LOOK_AGAIN.delay(looks))
         self._gathered = True
@@ -242,8 +253,13 @@ class InOrder:
         except MessageBusError:
             return False
         floor = 0 if info.ack_floor is None else info.ack_floor.stream_seq
-        # What is acknowledged elsewhere is pending no more, whoever has it in hand.
-        ours = sum(not held.answered and held.key[0] > floor for held in list(self._held.values()))
+        # What is acknowledged elsewhere is pending no more, whoever has it in hand; and what came
+        # since was not counted.
+        last = 0 if info.delivered is None else info.delivered.consumer_seq
+        ours = sum(
+            not held.answered and held.key[0] > floor and held.number <= last
+            for held in list(self._held.values())
+        )
         return (info.num_ack_pending or 0) <= ours + len(self._away)
 
 

@@ -32,12 +32,16 @@ class Delivery:
 
 
 class AckSubject(NamedTuple):
-    """What the server writes into the reply subject of a delivery (ADR-15)."""
+    """What the server writes into the reply subject of a delivery (ADR-15).
+
+    `number` counts the deliveries of the consumer, `attempt` those of the message.
+    """
 
     stream: str
     consumer: str
     attempt: int
     sequence: int
+    number: int
     stored_at_ns: int
     pending: int
 
@@ -51,10 +55,10 @@ class AckSubject(NamedTuple):
         tokens = reply.split(".")
         if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in {9, 11, 12}:
             raise ValueError(f"not a JetStream delivery: {reply!r}")
-        stream, consumer, attempt, sequence, _, stored_at, pending = (
+        stream, consumer, *numbers = (
             tokens[2:9] if len(tokens) == 9 else tokens[4:11]  # noqa: PLR2004 - the short form
         )
-        return cls(stream, consumer, int(attempt), int(sequence), int(stored_at), int(pending))
+        return cls(stream, consumer, *map(int, numbers))
 
     @property
     def stored_at(self) -> datetime:

@@ -335,12 +335,13 @@ class Subscriber:
         key = (ack.sequence, ack.stored_at_ns)
         self._handling.waiting.pop(key, None)
         if self._order is not None and self._pull is not None:
-            self._order.pinned_as(self._pull.pin)
+            self._order.came(ack.number, pin=self._pull.pin)
         held = self._held.get(key)
         if held is not None and not held.answered:
             # We were cut off for longer than ack_wait and get again what we still work on.
             held.attempt, held.reply = held.carried + ack.attempt, message.reply
             held.delivery = replace(held.delivery, attempt=held.attempt)
+            held.number = ack.number
             held.sign_at, held.redelivered = _now(), True
             return
         headers, carried = as_sent(message.headers)
@@ -361,6 +362,7 @@ class Subscriber:
             now := _now(),
             now,
             carried,
+            ack.number,
         )
         durable = self.subscription.durable
         if (
