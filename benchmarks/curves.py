@@ -5,7 +5,8 @@ ratio of one says that growing costs nothing. Of large messages a turn has fewer
 outbox has a part of its own (`outbox`).
 
 - A turn of handling publishes its messages to subscribers that wait for them, and ends when the
-  last handler has returned. Publishing is in every row alike, so the ratios are a little nearer to one.
+  last handler has returned. Publishing is in every row alike, so the ratios are a little nearer to
+  one.
 - The many streams are kept in memory: it is ours that is measured, not the disk.
 """
 
