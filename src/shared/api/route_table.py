@@ -152,8 +152,10 @@ class RouteTable:
             and (place.methods is None or method in place.methods)
         ]
         for place in candidates:
+            if place.endpoint is None or place.pattern.groups:
+                continue
             first = next(each for each in candidates if each.pattern.match(place.template))
-            if first is place and place.endpoint is not None and not place.pattern.groups:
+            if first is place:
                 self._fixed[method, place.template] = place
 
 
