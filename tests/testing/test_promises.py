@@ -128,17 +128,8 @@ def test_a_handler_that_does_its_work_twice_is_caught(tmp_path: Path, mode: str)
     (tmp_path / "test_paid.py").write_text(BROKEN)
     done = subprocess.run(
         [
-            *(
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                "-p",
-                "no:schemathesis",
-                "-p",
-                "no:xdist",
-            ),
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"),
+            *("-p", "no:schemathesis"),  # seconds of import, and not needed
             *("-o", f"asyncio_mode={mode}", "--rootdir", str(tmp_path), "-q"),
             *(str(tmp_path), "-k", "delivered_twice or kept_and_the_rest"),
         ],
