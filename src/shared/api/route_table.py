@@ -151,9 +151,11 @@ class RouteTable:
             if place.slashes in {None, slashes}
             and (place.methods is None or method in place.methods)
         ]
-        for place in candidates:
+        # A template with parameters need not match any pattern: `{number:int}` is no number.
+        fixed = (each for each in candidates if each.endpoint and not each.pattern.groups)
+        for place in fixed:
             first = next(each for each in candidates if each.pattern.match(place.template))
-            if first is place and place.endpoint is not None and not place.pattern.groups:
+            if first is place:
                 self._fixed[method, place.template] = place
 
 
