@@ -29,11 +29,13 @@ from fastapi import (
 )
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 
-from shared.api import ApiResponse, Links, Pagination, success_response
+from shared.api import ApiResponse, Links, Pagination, install_edge, success_response
 from shared.api.direct_route import DirectRoute, make_direct
 from shared.api.models import ErrorDetail, Meta
+from shared.config import ApiSettings
 from shared.context import Context, TraceContext, bind
 
 
@@ -341,3 +343,17 @@ def test_a_router_may_ask_for_direct_routes_itself() -> None:
     router = APIRouter(route_class=DirectRoute)
     router.add_api_route("/own", lambda: None)
     assert type(router.routes[0]) is DirectRoute
+
+
+async def test_a_path_with_a_parameter_of_a_kind_needs_no_match_for_its_own_template() -> None:
+    app = FastAPI()
+
+    @app.get("/items/{number:int}")
+    async def read(number: int) -> ApiResponse[int]:
+        return success_response(number)
+
+    install_edge(app, ApiSettings(), service="test", registry=CollectorRegistry())
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/items/7")).json()["data"] == 7
+        assert (await client.get("/items/seven")).status_code == 404

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Cookie, Depends, Header, Path, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from sqlalchemy import text
 
 from shared.api import (
@@ -61,6 +61,11 @@ class Voucher(BaseModel):
     valid_until: date
 
 
+def _in_days(duration: timedelta) -> str:
+    """Pydantic would write years and days without months, which RFC 3339 does not know."""
+    return f"P{duration.days}DT{duration.seconds}S"
+
+
 class NewOrder(BaseModel):
     """An order to be placed."""
 
@@ -69,7 +74,7 @@ class NewOrder(BaseModel):
     tags: list[Annotated[str, Field(max_length=20)]] = Field(default=[], max_length=5)
     notes: dict[str, str | int | None] = {}
     wanted_at: AwareDatetime | None = None
-    patience: timedelta | None = None
+    patience: Annotated[timedelta, PlainSerializer(_in_days)] | None = None
 
 
 class Order(NewOrder):

@@ -16,6 +16,7 @@ def test_the_suite_of_the_how_to_runs_as_printed(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"),
+            *("-p", "no:schemathesis"),  # seconds of import, and not needed
             *("-o", "asyncio_mode=strict", "-o", f"pythonpath={ROOT}"),
             *("--rootdir", str(tmp_path), str(tmp_path), "-k", "delivered_twice or poison or kept"),
         ],

@@ -129,6 +129,7 @@ def test_a_handler_that_does_its_work_twice_is_caught(tmp_path: Path, mode: str)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"),
+            *("-p", "no:schemathesis"),  # seconds of import, and not needed
             *("-o", f"asyncio_mode={mode}", "--rootdir", str(tmp_path), "-q"),
             *(str(tmp_path), "-k", "delivered_twice or kept_and_the_rest"),
         ],
