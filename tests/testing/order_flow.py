@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from shared.config import DeliverySettings, LoggingSettings, ServiceSettings
-from shared.delivery import UnitOfWork
+from shared.database import Database
+from shared.delivery import Relay, UnitOfWork
 from shared.events import Contract
-from shared.messaging import RetryPolicy
+from shared.messaging import Bus, RetryPolicy
 from shared.service import Service
 
 TABLES = """\
@@ -75,6 +76,36 @@ async def run(scenario: str, database: str, nats: str) -> None:
             except Exception:  # noqa: BLE001 - the database or the bus is away for a moment
                 pass
             await asyncio.sleep(0.02)
+
+
+async def relay(scenario: str, database: str, nats: str) -> None:
+    """A relay alone: it publishes three events of one key, which are there from the start."""
+    settings = settings_from(database, nats)
+    delivery = DeliverySettings(poll_seconds=0.05, lease_seconds=1)
+    async with (
+        Database(settings.database, schema="proof") as outbox,
+        Bus(settings.nats, name="proof-relay") as bus,
+    ):
+        async with outbox.transaction() as session:
+            written = await session.scalar(
+                text("SELECT count(*) FROM outbox WHERE key = :key"), {"key": scenario}
+            )
+        if not written:
+            async with UnitOfWork(outbox, service="proof-service") as uow:
+                for number in range(3):
+                    uow.outbox.add(TAKEN, Taken(scenario=f"{scenario} {number}"), key=scenario)
+        one = Relay(outbox, bus.publisher, service="proof-service", settings=delivery, bus=bus)
+        running = asyncio.create_task(one.run())
+        waiting = 3
+        while waiting:
+            await asyncio.sleep(0.02)
+            async with outbox.transaction() as session:
+                waiting = await session.scalar(
+                    text("SELECT count(*) FROM outbox WHERE key = :key AND published_at IS NULL"),
+                    {"key": scenario},
+                )
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def done(application: object, scenario: str) -> bool:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
+from shared.database import Database, migrate
+from shared.events import Envelope, Streams
+from shared.messaging import Bus
 from shared.testing import CrashPoints, FlowError
 from shared.testing.faults import database_down, killed
 from tests.testing import order_flow
@@ -106,6 +110,41 @@ async def test_killed_at_any_await_the_effect_happens_once(
             assert await effects(connection, crash.scenario) == 1, crash
     assert died > 1
     await connection.close()
+
+
+async def test_a_relay_killed_at_any_await_publishes_once_and_in_order(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    settings = (database_settings.model_dump_json(), nats_settings.model_dump_json())
+    within = tuple(f"shared.delivery.{part}" for part in ("relay", "courier", "leases", "fences"))
+    async with (
+        Bus(nats_settings, name="proof") as bus,
+        Database(database_settings, schema="proof") as database,
+    ):
+        await bus.ensure_stream(Streams.CREDIT)
+        await migrate(database, migrations="shared.delivery.migrations")
+        died = 0
+        async with CrashPoints(f"{FLOW}:relay", *settings, within=within) as points:
+            async for crash in points.each(every=EVERY or 40):
+                died += crash.happened
+                sent = [f"{crash.scenario} {number}" for number in range(3)]
+                stored = await everything_in(bus, "evt.credit.taken")
+                assert [it for it in stored if it.startswith(crash.scenario)] == sent, crash
+        assert died > 1
+
+
+async def everything_in(bus: Bus, subject: str) -> list[str]:
+    """The scenarios of all messages of a subject, in their order."""
+    reader = await bus.js.pull_subscribe(
+        subject, stream="CREDIT", config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+    )
+    left = (await reader.consumer_info()).num_pending or 0
+    found: list[str] = []
+    while len(found) < left:
+        messages = await reader.fetch(left, timeout=5)
+        found += [Envelope.decode(message.data).payload["scenario"] for message in messages]
+    await reader.unsubscribe()
+    return found
 
 
 async def test_the_broker_killed_at_any_await_loses_nothing(
