@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -191,12 +190,16 @@ class Handling:
 
     async def _run(self, held: Held, task: asyncio.Task[None]) -> None:
         """Run the handler for one message, and answer accordingly."""
-        handler, delivery = self._subscription.handler, held.delivery
+        handler = self._subscription.handler
+
+        # Each try asks for the delivery anew: it may have been delivered again meanwhile.
+        def as_it_is() -> Awaitable[None]:
+            return handler(held.delivery)
 
         async def with_its_body() -> None:
-            await handler(await resolve(self._bus, delivery))
+            await handler(await resolve(self._bus, held.delivery))
 
-        handle = with_its_body if CLAIM in delivery.headers else partial(handler, delivery)
+        handle = with_its_body if CLAIM in held.delivery.headers else as_it_is
         error = held.trouble or await self._outlast_outages([held], handle, task)
         if error is None:
             await self._acknowledge(held)
