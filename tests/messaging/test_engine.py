@@ -109,6 +109,25 @@ async def test_what_a_handler_leaves_in_its_context_is_not_for_the_next(
     assert set(found) == {None}
 
 
+async def test_a_subscriber_that_is_cancelled_at_work_begins_nothing_more(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bus.publisher.publish_all([message(n) for n in range(2_000)])
+    for number in range(5):
+        seen = asyncio.Event()
+
+        async def handler(_: Delivery, seen: asyncio.Event = seen) -> None:
+            seen.set()
+
+        subscription = Subscription(SUBJECT, f"cancelled-{number}", handler, "TESTS")
+        running = asyncio.create_task(Subscriber(bus, subscription, service="tests").run())
+        await seen.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert "refuse to end" not in caplog.text
+
+
 async def test_a_handler_that_waits_holds_nobody_up(bus: Bus, subscribers: Subscribers) -> None:
     """Messages before it that wait for nothing share a task; those behind it get their own."""
     seen: list[int] = []

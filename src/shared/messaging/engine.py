@@ -110,6 +110,7 @@ class Subscriber:
         self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: _Turn | None = None
+        self._giving_up = False
         self._remembered: OrderedDict[Key, None] = OrderedDict()
         self._order: InOrder | None = None
         self._intake: InTurn | Batched | InOrder
@@ -418,7 +419,8 @@ class Subscriber:
         self._tasks.add(task)
 
     def _next_for_a_place(self) -> list[Held]:
-        return self._next() if len(self._tasks) < self.subscription.concurrency else []
+        free = len(self._tasks) < self.subscription.concurrency
+        return self._next() if free and not self._giving_up else []
 
     def _next(self) -> list[Held]:
         """Return the message, or the batch, that begins now; nothing if there is none."""
@@ -448,6 +450,7 @@ class Subscriber:
                         self._done(held)
                 if (
                     turn.over
+                    or self._giving_up
                     or task.cancelling()
                     or _now() - began > _TURN_SECONDS
                     or copy_context() != clean
@@ -519,6 +522,7 @@ class Subscriber:
 
     async def _give_up(self) -> None:
         """Cancel the handlers, which gives their messages back, and give back the others."""
+        self._giving_up = True
         await asyncio.sleep(0)  # a task that is cancelled before it began could give nothing back
         for _ in range(_CANCEL_ROUNDS):
             if not self._tasks:
