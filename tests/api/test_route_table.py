@@ -77,7 +77,7 @@ def build(app: FastAPI) -> None:  # noqa: C901 - one endpoint for each thing an 
 
     @app.get("/missing")
     async def missing() -> ApiResponse[str]:
-        raise NotFoundError("order", "7")
+        raise NotFoundError("no order 7")
 
     @app.get("/refused")
     async def refused() -> ApiResponse[str]:
@@ -89,7 +89,7 @@ def build(app: FastAPI) -> None:  # noqa: C901 - one endpoint for each thing an 
 
     @app.get("/unfit")
     async def unfit() -> ApiResponse[int]:
-        return ApiResponse(data="none", meta=success_response(1).meta)  # type: ignore[arg-type]
+        return ApiResponse(data="none", meta=success_response(1).meta)
 
     @app.get("/own")
     async def own() -> Response:

@@ -324,12 +324,12 @@ class _HttpExchange(_Exchange):
         scope = self.scope
         found = self.edge.routes.find(scope)
         if found is not None:
-            place, path_params = found
+            place, endpoint, path_params = found
             place.enter(scope, path_params)
-            answer = await self._outcome(place.endpoint, path_params)
+            answer = await self._outcome(endpoint, path_params)
             if answer is not None:
                 self.route = place.template
-                await self._answer_json(place.endpoint.status, answer)
+                await self._answer_json(endpoint.status, answer)
                 return
             place.leave(scope)
         await self.edge.app(scope, self.receive, self.send)

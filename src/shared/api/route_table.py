@@ -93,8 +93,8 @@ class RouteTable:
         if self._router is not None:
             self._look(self._router)
 
-    def find(self, scope: Scope) -> tuple[Place, dict[str, Any]] | None:
-        """Return the plain route that answers a request, and the parameters of its path.
+    def find(self, scope: Scope) -> tuple[Place, PlainEndpoint, dict[str, Any]] | None:
+        """Return the plain route that answers a request, its endpoint and its path's parameters.
 
         ``None`` if it is FastAPI's to find: no plain route, a method the route does not have, a
         redirect to a path with a slash more or less, an application that is mounted in another one,
@@ -115,9 +115,9 @@ class RouteTable:
                 break
         method, path = scope["method"], scope["path"]
         place = self._fixed.get((method, path))
-        if place is not None:
+        if place is not None and place.endpoint is not None:
             scope["router"] = router
-            return place, {}
+            return place, place.endpoint, {}
         for place in self._by_shape.get((method, path.count("/")), ()):
             match = place.pattern.match(path)
             if match is not None:
@@ -127,7 +127,7 @@ class RouteTable:
                 params: dict[str, Any] = match.groupdict()
                 for name, convert in place.converted:
                     params[name] = convert(params[name])
-                return place, params
+                return place, place.endpoint, params
         return None
 
     def _look(self, router: APIRouter) -> None:

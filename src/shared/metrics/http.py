@@ -55,11 +55,11 @@ class _Counter(_UpToDate, Counter):
     pass
 
 
-class _Gauge(_UpToDate, Gauge):  # type: ignore[misc]
+class _Gauge(_UpToDate, Gauge):
     pass
 
 
-class _Histogram(_UpToDate, Histogram):  # type: ignore[misc]
+class _Histogram(_UpToDate, Histogram):
     pass
 
 
@@ -110,7 +110,7 @@ class HttpMetrics:
         self._shown: dict[str, int] = {}
         self._guard = Lock()
         for metric in self._metrics:
-            metric.before_reading = self.count_waiting  # type: ignore[attr-defined]
+            metric.before_reading = self.count_waiting
 
     def begin(self, service: str, request: object) -> None:
         """Take a request for one in progress."""
@@ -145,7 +145,7 @@ class HttpMetrics:
                 if now != shown:
                     self._shown[service] = now
                     # What others have counted into the gauge stays in it.
-                    gauge = super(_UpToDate, self.requests_in_progress).labels(service)
+                    gauge = Gauge.labels(self.requests_in_progress, service)
                     gauge.inc(now - (shown or 0))
 
     def _series(
