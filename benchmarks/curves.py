@@ -49,7 +49,7 @@ _SUBJECTS = (1, 100, 10_000)
 _KEYS = (100, 1, 10_000)
 _STREAMS = (1, 10, 100, 1_000, 10_000)
 _SMOKE_STREAMS = (1, 10)
-_MADE_AT_ONCE = 32
+_MADE_AT_ONCE = 8
 _STREAM = "CURVES"
 
 
@@ -154,10 +154,11 @@ async def _publish(
 
 async def _make_streams(bus: Bus, count: int) -> None:
     numbers = iter(range(count))
+    js = bus.client.jetstream(timeout=60)  # the server takes longer, the more there are
 
     async def make() -> None:
         for number in numbers:
-            await bus.js.add_stream(
+            await js.add_stream(
                 name=f"CURVE_{number}",
                 subjects=[f"curve.{number}"],
                 storage=StorageType.MEMORY,
