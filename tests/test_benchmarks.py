@@ -115,18 +115,26 @@ CONTENDERS = {
     "postgres: a page of 50, 20 rows down": ["shared: page_by_key", "shared: list, by offset"],
     "outbox: the relay alone": [
         "an empty table",
+        "100 kept rows",
         "1,000 kept rows",
         "an empty table, no batches",
         "an empty table, no spans",
+        "the rows alone, not relayed",
     ],
     "outbox: 16 writers of one row each, to the last acknowledgement": [
         "an empty table",
+        "100 kept rows",
         "1,000 kept rows",
         "asyncpg: the insert alone",
+        "SQLAlchemy: the insert alone",
     ],
-    "outbox: sync_interval always": [
+    "outbox: sync_interval always, the relay": [
         "shared: relay, atomic batches",
         "shared: relay, windows",
+        "asyncpg and nats-py: one by one",
+    ],
+    "outbox: sync_interval always, the publisher": [
+        "shared: publish_atomic, 500 at a time",
         "nats-py: publish, one by one",
     ],
     "inbox: a handler's transaction, 16 at once": ["with the inbox", "without"],
