@@ -9,7 +9,8 @@ consumer of its own, and acknowledges each message. What makes the comparison un
 - `fetch` asks for one message at a time, which is how its documentation begins; a standing pull and
   a push consumer have many on their way.
 - FastStream hands out parsed JSON, unvalidated. Its pull consumer fetches one message at a time by
-  default; its push consumer is given the room that nats-py's has.
+  default. Its push consumer is left out: it loses what arrives before its broker has started, which
+  comes again only after `ack_wait`, 30 s later.
 - nats-py's own client reads headers character by character; ours does not. Peers have nats-py's.
 - The server shares the machine. Its CPU time is not in the figures, but waiting for it is.
 
@@ -61,6 +62,7 @@ _OPERATIONS_BY_DEFAULT = 1_000
 _CONCURRENCY = 256
 _BATCH = 100
 _PAUSE_SECONDS = 0.002
+_STOP_SECONDS = 5.0
 _FETCHED = 10
 _STREAM = ORDER_UPDATED.stream.value
 _SUBJECT = ORDER_UPDATED.subject
@@ -128,9 +130,6 @@ async def consume(bench: Bench) -> None:
                 "nats-py: push, callback": reading(_push),
                 "nats-py: standing pull by hand": reading(_standing_pull),
                 "FastStream: pull, its default": reading(_faststream(pull_sub=PullSub())),
-                "FastStream: push, room for 10,000": reading(
-                    _faststream(config=ConsumerConfig(max_ack_pending=10_000), max_workers=1)
-                ),
                 "FastStream: pull, in batches": reading(
                     _faststream(pull_sub=PullSub(batch_size=_BATCH, batch=True))
                 ),
@@ -138,7 +137,6 @@ async def consume(bench: Bench) -> None:
             fewer={
                 "nats-py: fetch, one by one": _OPERATIONS_ONE_BY_ONE,
                 "FastStream: pull, its default": _OPERATIONS_BY_DEFAULT,
-                "FastStream: push, room for 10,000": _OPERATIONS_ONE_BY_ONE,
                 "FastStream: pull, in batches": _OPERATIONS_ONE_BY_ONE,
             },
         )
@@ -348,9 +346,14 @@ def _faststream(**options: Any) -> Consumer:
             async def handle(order: dict[str, Any]) -> None:  # noqa: ARG001 - as a handler would
                 seen()
 
-        async with broker:
-            await broker.start()
+        await broker.connect()
+        await broker.start()
+        try:
             yield
-        await _forget(bus, durable)
+        finally:
+            with suppress(TimeoutError):  # now and then its connection never ends draining
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await broker.stop()
+            await _forget(bus, durable)
 
     return consumer

@@ -65,7 +65,6 @@ CONTENDERS = {
         "nats-py: push, callback",
         "nats-py: standing pull by hand",
         "FastStream: pull, its default",
-        "FastStream: push, room for 10,000",
         "FastStream: pull, in batches",
     ],
     "consume: from idle, publishing to handler": [

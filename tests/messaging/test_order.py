@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic_core import to_json
 
 from shared.config import NatsSettings
 from shared.errors import ValidationError
-from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, Subscription
+from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, State, Subscription
 from shared.messaging._lanes import Lanes
+from shared.messaging._pull import GROUP
 from shared.testing import NatsProxy, faults
 
 from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from nats.aio.msg import Msg
 
     from shared.dev import NatsServer
 
@@ -221,6 +225,50 @@ async def test_a_drained_replica_hands_over_at_once_and_in_order(
     await first.drain(5)
     await eventually(lambda: len(seen) == len(sent))
     assert by_key(seen) == {k: list(range(200)) for k in "abc"}
+
+
+async def test_what_another_replica_acknowledges_late_stands_in_for_no_message_that_is_missing(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    options = {"order_by": key, "ack_wait_seconds": 1.0}
+    async with AsyncExitStack() as stack:
+        first = Subscribers(stack).start(bus, handler, **options)
+        await eventually(lambda: first.status.state is State.RUNNING)
+
+    # The other one: it takes all, and then works on the first message of `a` only.
+    inbox = bus.client.new_inbox()
+    other = await bus.client.subscribe(inbox)
+    await publish(bus, [b"a0", b"b0", b"a1"])
+    request = {"batch": 3, "expires": 10_000_000_000, "group": GROUP}
+    await bus.client.publish("$JS.API.CONSUMER.MSG.NEXT.TESTS.tests", to_json(request), inbox)
+    a0, b0, _ = [await other.next_msg(timeout=10) for _ in range(3)]
+
+    subscribers.start(bus, handler, **options)
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(_work_on(a0))
+        await eventually(lambda: _redelivered(bus, 2))
+        await asyncio.sleep(0.3)  # both are here, and the third is not
+        await b0.ack()
+        await asyncio.sleep(1)
+        working.cancel()
+    await eventually(lambda: {b"a0", b"a1"} <= set(seen))
+    assert [text for text in seen if text != b"b0"] == [b"a0", b"a1"]
+
+
+async def _work_on(message: Msg) -> None:
+    while True:
+        await message.in_progress()
+        await asyncio.sleep(0.2)
+
+
+async def _redelivered(bus: Bus, count: int) -> bool:
+    info = await bus.js.consumer_info("TESTS", "tests")
+    return (info.num_redelivered or 0) >= count
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])

@@ -7,6 +7,11 @@ messages of their keys may come before. So nothing is begun until all that is no
 here: as many messages as the server says are pending. A replica that lost the pin gives back what
 it has not begun, and finishes what it has; for that we wait as well. The server numbers what it
 gives out: a number that is left out is of a message that is late, or lost, and is waited for too.
+
+The number alone would deceive. A replica that froze may acknowledge, when it goes on, what came to
+us since: that is pending no more, is in our hands all the same, and stands in for a message that is
+not. So what another had before us is given back and comes again if it is pending; and that is done
+until nothing was acknowledged meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
@@ -23,7 +29,7 @@ from shared.messaging.claim_check import CLAIM, resolve
 from shared.messaging.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from shared.messaging._held import Held, Key
     from shared.messaging.bus import Bus
@@ -35,8 +41,24 @@ _logger = logging.getLogger(__name__)
 # How soon to look again whether everything pending is here.
 _LOOK_AGAIN = RetryPolicy(first_delay_seconds=0.01, max_delay_seconds=0.5)
 
+# Under a steady flow of acknowledgements that are none of ours, so often it is made sure of.
+_MOST_CHECKS = 10
+
 # A message given back comes again at once; after so many times `ack_wait` it is looked for.
 _LOST_AFTER = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the server said of its consumer.
+
+    ``pending`` are unacknowledged, all of those up to ``floor`` in the stream are acknowledged, and
+    ``number`` is of the last delivery.
+    """
+
+    pending: int
+    floor: int
+    number: int
 
 
 class InOrder:
@@ -48,6 +70,7 @@ class InOrder:
         order_by: the key of a message, None for a message that has none.
         held: all messages in hand.
         ready: called when messages became ready by waiting.
+        give_back: gives messages back that are not begun, and forgets them.
     """
 
     def __init__(
@@ -58,6 +81,7 @@ class InOrder:
         *,
         held: Mapping[Key, Held],
         ready: Callable[[], None],
+        give_back: Callable[[list[Held]], Awaitable[None]],
     ) -> None:
         self.pin: str | None = None
         self._bus = bus
@@ -65,12 +89,14 @@ class InOrder:
         self._order_by = order_by
         self._held = held
         self._on_ready = ready
+        self._give_back = give_back
         self._lanes = Lanes()
         self._ready: deque[Held] = deque()
         self._away: dict[Key, tuple[str | None, float]] = {}
         self._unread: deque[Held] = deque()
         self._reading: asyncio.Task[None] | None = None
         self._number: int | None = None
+        self._new: list[int] = []
         self._gathered = True
         self._gathers = 0
         self._gathering: asyncio.Task[None] | None = None
@@ -174,13 +200,21 @@ class InOrder:
         self._unread.clear()
         return unbegun
 
-    def came(self, number: int, *, pin: str | None) -> None:
-        """Note a delivery: gather first if its pin is a new one, or one before it is not here."""
+    def came(self, number: int, *, first: bool, pin: str | None) -> None:
+        """Note a delivery: gather first if its pin is a new one, or one before it is not here.
+
+        Args:
+            number: the delivery's, among all of the consumer.
+            first: whether its message was never delivered before.
+            pin: the name under which the server gives us messages.
+        """
         late = self._number is not None and number > self._number + 1
         self._number = max(number, self._number or 0)
         if pin is not None and (pin != self.pin or late):
             self.pin = pin
             self._gather()
+        if first and not self._gathered:
+            self._new.append(number)
 
     def look_for_lost(self) -> None:
         """Gather anew if a message that should have come again did not: it may be gone for good."""
@@ -229,21 +263,35 @@ class InOrder:
             self._gathering = asyncio.create_task(self._wait_for_all())
 
     async def _wait_for_all(self) -> None:
-        looks = 0
+        looks = checks = 0
+        checked: tuple[int, _Look] | None = None
         while True:
             gathers = self._gathers
+            look = await self._look()
             # What the server said before it was asked for anew tells nothing.
-            if await self._all_here() and not self._unread and gathers == self._gathers:
-                break
-            looks += 1
-            await asyncio.sleep(_LOOK_AGAIN.delay(looks))
+            if look and self._are_here(look) and not self._unread and gathers == self._gathers:
+                doubtful = [held for held in self._held.values() if _is_doubtful(held)]
+                if (
+                    not doubtful
+                    or checks == _MOST_CHECKS
+                    or (checked and checked[0] == gathers and not self._acked(checked[1], look))
+                ):
+                    break
+                checked = gathers, look
+                checks += 1
+                await self._ask_again_for(doubtful)
+            else:
+                looks += 1
+            await asyncio.sleep(_LOOK_AGAIN.delay(max(looks, 1)))
         self._gathered = True
+        self._new.clear()
         for key in self._lanes.heads():
             if (held := self._held.get(key)) is not None and self._may_begin(held):
                 self._ready.append(held)
         self._on_ready()
 
-    async def _all_here(self) -> bool:
+    async def _look(self) -> _Look | None:
+        """Ask the server; None if it does not answer."""
         subscription = self._subscription
         try:
             with translated("look up consumer", stream=subscription.stream):
@@ -251,16 +299,39 @@ class InOrder:
                     subscription.stream or "", subscription.durable
                 )
         except MessageBusError:
-            return False
-        floor = 0 if info.ack_floor is None else info.ack_floor.stream_seq
+            return None
+        return _Look(
+            info.num_ack_pending or 0,
+            0 if info.ack_floor is None else info.ack_floor.stream_seq,
+            0 if info.delivered is None else info.delivered.consumer_seq,
+        )
+
+    def _are_here(self, look: _Look) -> bool:
+        """Tell whether as many are here as are pending."""
         # What is acknowledged elsewhere is pending no more, whoever has it in hand; and what came
         # since was not counted.
-        last = 0 if info.delivered is None else info.delivered.consumer_seq
         ours = sum(
-            not held.answered and held.key[0] > floor and held.number <= last
+            not held.answered and held.key[0] > look.floor and held.number <= look.number
             for held in list(self._held.values())
         )
-        return (info.num_ack_pending or 0) <= ours + len(self._away)
+        return look.pending <= ours + len(self._away)
+
+    def _acked(self, before: _Look, now: _Look) -> int:
+        """Return how many were acknowledged between two looks, by whomever."""
+        new = sum(before.number < number <= now.number for number in self._new)
+        return before.pending + new - now.pending
+
+    async def _ask_again_for(self, doubtful: list[Held]) -> None:
+        for held in doubtful:
+            if held.lane is not None:
+                self._lanes.leave(held.lane, held.key)
+        await self._give_back(doubtful)
+
+
+def _is_doubtful(held: Held) -> bool:
+    """Tell whether another replica had a message before us, and may acknowledge it yet."""
+    before = held.attempt - held.carried > 1
+    return before and held.lane is not None and not held.begun and not held.answered
 
 
 def _now() -> float:

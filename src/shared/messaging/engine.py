@@ -117,7 +117,12 @@ class Subscriber:
         self._places = subscription.concurrency
         if subscription.order_by is not None:
             self._order = self._intake = InOrder(
-                bus, subscription, subscription.order_by, held=self._held, ready=self._launch
+                bus,
+                subscription,
+                subscription.order_by,
+                held=self._held,
+                ready=self._launch,
+                give_back=self._give_back,
             )
             self._places = look_ahead(subscription)
         elif subscription.batch is not None:
@@ -297,10 +302,13 @@ class Subscriber:
 
     async def _hand_on(self, order: InOrder, *, pinned: bool) -> None:
         """Give back what is not begun, since another replica may have the word now."""
-        unbegun = order.leave(pinned=pinned)
+        await self._give_back(order.leave(pinned=pinned))
+
+    async def _give_back(self, unbegun: list[Held]) -> None:
         for held in unbegun:
             del self._held[held.key]
         await self._handling.give_back_unspent(unbegun)
+        self._wake()
 
     async def _refill(self, pull: Pull) -> None:
         """Ask for as many messages as there are free places, half of them at a time."""
@@ -336,7 +344,7 @@ class Subscriber:
         key = (ack.sequence, ack.stored_at_ns)
         self._handling.waiting.pop(key, None)
         if self._order is not None and self._pull is not None:
-            self._order.came(ack.number, pin=self._pull.pin)
+            self._order.came(ack.number, first=ack.attempt == 1, pin=self._pull.pin)
         held = self._held.get(key)
         if held is not None and not held.answered:
             # We were cut off for longer than ack_wait and get again what we still work on.
