@@ -228,3 +228,27 @@ async def test_a_stream_without_roll_ups_is_published_to_unfenced(
 async def add(world: World, contract: Contract[Counted], number: int) -> None:
     async with world.unit_of_work() as uow:
         uow.outbox.add(contract, Counted(n=number), key="a")
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_listener_ends_though_its_connection_is_lost_at_that_moment(
+    database: Database, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    opened = []
+    connect = database.connect
+
+    async def remembered() -> object:
+        opened.append(await connect())
+        return opened[-1]
+
+    monkeypatch.setattr(database, "connect", remembered)
+    listening = asyncio.Event()
+    listener = Listener(database, lambda: None, connected=listening.set)
+    running = asyncio.create_task(listener.run())
+    await listening.wait()
+    opened[0].terminate()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=10)
+    assert done

@@ -65,7 +65,9 @@ class Listener:
             self._on_connected()
             while True:
                 try:
-                    await asyncio.wait_for(closed.wait(), _ALIVE_EVERY_SECONDS)
+                    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+                    async with asyncio.timeout(_ALIVE_EVERY_SECONDS):
+                        await closed.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1", timeout=_ALIVE_WITHIN_SECONDS)
                 else:

@@ -421,8 +421,10 @@ class Relay:
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
     """Wait for the event, and no longer than so."""
+    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _pause_seconds(failed_turns: int) -> float:

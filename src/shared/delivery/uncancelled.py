@@ -1,4 +1,7 @@
-"""Cancellations that nobody asked for, made errors, so that no task ends by one for good."""
+"""Cancellations that nobody asked for, made errors, so that no task ends by one for good.
+
+And the other way round: a cancellation that was asked for, and became an error on its way, is one.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,23 @@ T = TypeVar("T")
 
 
 async def uncancelled(step: Awaitable[T]) -> T:
-    """Await a step; a cancellation that is not ours is an error.
+    """Await a step; a cancellation that is not ours is an error, and one that is ours is none.
 
-    A task group takes a task that ends cancelled for one that was asked to, and goes on without it.
+    A task group takes a task that ends cancelled for one that was asked to, and goes on without it;
+    a task that goes on though it was cancelled is waited for without end.
 
     Raises:
         RuntimeError: something that the step awaited was cancelled.
+        CancelledError: the task is to end, whatever the step says.
     """
+    task = asyncio.current_task()
     try:
         return await step
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         raise RuntimeError("cancelled from within") from error
+    except Exception as error:
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise
