@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from benchmarks.outcomes import Outcome
 
-_FILE_WIDTH = 132  # columns, where nobody says how wide the paper is
+_FILE_WIDTH = 180  # columns, where nobody says how wide the paper is
 
 
 class Part(StrEnum):

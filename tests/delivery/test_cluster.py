@@ -11,7 +11,7 @@ from shared.dev import NatsServer
 from shared.dev.server import free_port
 from shared.events import Streams
 from shared.messaging import Bus
-from tests.delivery.world import STREAM, World, eventually, running
+from tests.delivery.world import STREAM, World, all_out, eventually, running
 
 if TYPE_CHECKING:
     from shared.database import Database
@@ -69,7 +69,3 @@ async def made(bus: Bus) -> bool:
 
 async def some(world: World) -> bool:
     return any(row.published_at is not None for row in await world.rows())
-
-
-async def all_out(world: World) -> bool:
-    return await world.unpublished() == 0

@@ -21,7 +21,9 @@ from shared.events import Contract
 from tests.delivery.world import (
     Counted,
     World,
+    all_out,
     eventually,
+    listening,
     running,
 )
 
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
     from shared.dev import PostgresServer
 
 _MEGABYTE = 1024 * 1024
-
-
-async def all_out(world: World) -> bool:
-    return bool(await world.rows()) and await world.unpublished() == 0
 
 
 async def test_a_batch_of_which_all_is_held_back_costs_the_others_nothing(world: World) -> None:
@@ -83,12 +81,6 @@ async def test_a_listener_that_is_cancelled_from_within_listens_again(
         await eventually(lambda: listening(world))
         await world.add(1)
         await eventually(lambda: all_out(world))
-
-
-async def listening(world: World) -> bool:
-    async with world.database.transaction() as session:
-        query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-        return bool(await session.scalar(query))
 
 
 async def test_a_janitor_that_is_cancelled_from_within_cleans_again(

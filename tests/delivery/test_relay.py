@@ -29,7 +29,9 @@ from tests.delivery.world import (
     SERVICE,
     Counted,
     World,
+    all_out,
     eventually,
+    listening,
     running,
 )
 
@@ -67,10 +69,6 @@ async def test_commit_publishes_once(world: World) -> None:
     assert (await relay.backlog()).count == 0
 
 
-async def all_out(world: World) -> bool:
-    return bool(await world.rows()) and await world.unpublished() == 0
-
-
 async def test_notify_wakes_a_relay_that_would_not_poll_for_an_hour(world: World) -> None:
     world.settings = DeliverySettings(poll_seconds=3600)
     relay = world.relay()
@@ -78,12 +76,6 @@ async def test_notify_wakes_a_relay_that_would_not_poll_for_an_hour(world: World
         await eventually(lambda: listening(world))
         await world.add(1)
         await eventually(lambda: all_out(world))
-
-
-async def listening(world: World) -> bool:
-    async with world.database.transaction() as session:
-        query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-        return bool(await session.scalar(query))
 
 
 async def test_the_listener_heals(world: World) -> None:

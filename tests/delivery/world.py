@@ -121,3 +121,15 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
                 if await check():
                     return
             await asyncio.sleep(0.05)
+
+
+async def all_out(world: World) -> bool:
+    """Something was added, and all of it is published."""
+    return bool(await world.rows()) and await world.unpublished() == 0
+
+
+async def listening(world: World) -> bool:
+    """A relay's connection waits for NOTIFY."""
+    async with world.database.transaction() as session:
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+        return bool(await session.scalar(query))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from shared.config import NatsSettings
@@ -13,7 +14,7 @@ from shared.testing.nats_proxy import NatsProxy
 from shared.testing.promises._suites import QUICK, ContractSuite, subscribed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from shared.dev import NatsServer
     from shared.messaging import Delivery
@@ -43,6 +44,16 @@ class TransportPromises(ContractSuite):
     def ordered_subscription(self, handler: Callable[[Delivery], Awaitable[None]]) -> Subscription:
         """Make the subscription that promises an order; by default the one that takes turns."""
         return self.subscription(handler, concurrency=1)
+
+    @asynccontextmanager
+    async def _by_proxy(
+        self, nats_settings: NatsSettings, nats_server: NatsServer
+    ) -> AsyncIterator[tuple[NatsProxy, Bus]]:
+        async with NatsProxy(nats_server) as proxy:
+            settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
+            async with Bus(settings, name="promises") as bus:
+                await bus.ensure_stream(self.contract.stream)
+                yield proxy, bus
 
     async def test_every_message_arrives(self, nats_settings: NatsSettings) -> None:
         seen: set[bytes] = set()
@@ -111,17 +122,13 @@ class TransportPromises(ContractSuite):
             seen.append(delivery.body)
 
         message = self.message(1)
-        async with NatsProxy(nats_server) as proxy:
-            settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
-            async with Bus(settings, name="promises") as bus:
-                await bus.ensure_stream(self.contract.stream)
-                async with lost_acks(proxy):
-                    async with subscribed(bus, self.subscription(handler)):
-                        await bus.publisher.publish(message)
-                        await self.eventually(_later(lambda: seen == [message.body]))
-                    # Another subscriber: the one that handled it knows it, and does not again.
-                    async with subscribed(bus, self.subscription(handler)):
-                        await self.eventually(_later(lambda: seen == [message.body] * 2))
+        async with self._by_proxy(nats_settings, nats_server) as (proxy, bus), lost_acks(proxy):
+            async with subscribed(bus, self.subscription(handler)):
+                await bus.publisher.publish(message)
+                await self.eventually(_later(lambda: seen == [message.body]))
+            # Another subscriber: the one that handled it knows it, and does not again.
+            async with subscribed(bus, self.subscription(handler)):
+                await self.eventually(_later(lambda: seen == [message.body] * 2))
 
     async def test_a_subscriber_whose_acknowledgement_was_lost_says_it_again(
         self, nats_settings: NatsSettings, nats_server: NatsServer
@@ -132,24 +139,21 @@ class TransportPromises(ContractSuite):
             seen.append(delivery.body)
 
         message = self.message(1)
-        async with NatsProxy(nats_server) as proxy:
-            settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
-            async with Bus(settings, name="promises") as bus:
-                await bus.ensure_stream(self.contract.stream)
+        async with self._by_proxy(nats_settings, nats_server) as (proxy, bus):
 
-                async def again() -> bool:
-                    (info,) = await bus.js.consumers_info(self.contract.stream.value)
-                    return bool(info.num_redelivered)
+            async def again() -> bool:
+                (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                return bool(info.num_redelivered)
 
-                async def acknowledged() -> bool:
-                    (info,) = await bus.js.consumers_info(self.contract.stream.value)
-                    return not (info.num_pending or info.num_ack_pending)
+            async def acknowledged() -> bool:
+                (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                return not (info.num_pending or info.num_ack_pending)
 
-                async with subscribed(bus, self.subscription(handler)):
-                    async with lost_acks(proxy):
-                        await bus.publisher.publish(message)
-                        await self.eventually(again)
-                    await self.eventually(acknowledged)
+            async with subscribed(bus, self.subscription(handler)):
+                async with lost_acks(proxy):
+                    await bus.publisher.publish(message)
+                    await self.eventually(again)
+                await self.eventually(acknowledged)
         assert seen == [message.body]
 
     async def test_what_a_lost_process_held_goes_to_another(
