@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from benchmarks.outcomes import Comparison, Delays, Outcome, Sizes, Timing
+from benchmarks.outcomes import Comparison, Delays, Growth, Outcome, Sizes, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Bench", "Clock", "Measure", "Run", "Sizes"]
+__all__ = ["Bench", "Clock", "Growth", "Measure", "Run", "Sizes"]
 
 Run = Callable[[int], Awaitable[None]]
 """Does the operation so many times."""

@@ -152,7 +152,38 @@ class Sizes:
         }
 
 
-Outcome = Comparison | Delays | Sizes
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How much memory a process of ours holds, as what went through it grows.
+
+    Attributes:
+        title: what was done, `PART: WHAT`.
+        axis: what grows.
+        places: how much of it there was, at first none.
+        megabytes: what was held then.
+    """
+
+    title: str
+    axis: str
+    places: Sequence[int]
+    megabytes: Sequence[float]
+    kind: Literal["growth"] = "growth"
+
+    @property
+    def columns(self) -> Cells:
+        """The headings of the table."""
+        return (self.axis, "MB resident", "since the line above")
+
+    def rows(self) -> Sequence[Cells]:
+        """A row for each place: megabytes, and how many more than at the place before."""
+        before = (None, *self.megabytes)
+        return [
+            (f"{place:,}", f"{held:.1f}", "" if last is None else f"{held - last:+.1f}")
+            for place, held, last in zip(self.places, self.megabytes, before, strict=False)
+        ]
+
+
+Outcome = Comparison | Delays | Sizes | Growth
 
 _LONG = 1e-2  # seconds; tenths of a microsecond are noise then
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))

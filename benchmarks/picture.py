@@ -72,8 +72,18 @@ class Line:
     cpu_seconds: Sequence[float]
 
 
-def bars(label: str, groups: Sequence[Bars]) -> str:
-    """Draw groups of bars on one log axis; ours is the line at 1."""
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """How many megabytes are held, as something grows from nothing."""
+
+    title: str
+    axis: str
+    places: Sequence[float]
+    megabytes: Sequence[float]
+
+
+def bars(label: str, groups: Sequence[Bars], rises: Sequence[Rise] = ()) -> str:
+    """Draw groups of bars on one log axis, where ours is the line at 1; below them, rises."""
     times = [times for group in groups for times, _ in group.peers.values() if times > 0]
     least, most = min([*times, 0.8]), max([*times, 1.25])
 
@@ -103,7 +113,9 @@ def bars(label: str, groups: Sequence[Bars]) -> str:
     ]
     note = "ours = 1: what ends to the right of the line takes more than ours"
     drawn.append(_text(_WIDTH / 2, top + 34, note, "quiet", anchor="middle"))
-    return _document(label, top + 34 + _MARGIN, drawn)
+    top += 34 + _MARGIN
+    drawn += _in_pairs([_rise(rise) for rise in rises], top)
+    return _document(label, top + _height(rises), drawn)
 
 
 def _bar(
@@ -125,21 +137,55 @@ def _bar(
 
 def lines(label: str, panels: Sequence[Line]) -> str:
     """Draw a panel for each line, two in a row; both axes are logarithmic."""
-    drawn: list[str] = []
-    for number, panel in enumerate(panels):
-        across, down = number % 2, number // 2
-        drawn.append(
-            f'<g transform="translate({_MARGIN + across * _PANEL_WIDTH},'
-            f'{_MARGIN + down * _PANEL_HEIGHT})">'
-        )
-        drawn += _panel(panel)
-        drawn.append("</g>")
-    bottom = _MARGIN + math.ceil(len(panels) / 2) * _PANEL_HEIGHT
+    drawn = list(_in_pairs([_panel(panel) for panel in panels], _MARGIN))
+    bottom = _MARGIN + _height(panels)
     drawn.append(_line(270, bottom + 2, 300, bottom + 2, "time"))
     drawn.append(_text(306, bottom + 6, "time of one operation", "quiet"))
     drawn.append(_line(450, bottom + 2, 480, bottom + 2, "cpu"))
     drawn.append(_text(486, bottom + 6, "of CPU", "quiet"))
     return _document(label, bottom + 24, drawn)
+
+
+def _height(panels: Sequence[object]) -> float:
+    return math.ceil(len(panels) / 2) * _PANEL_HEIGHT
+
+
+def _in_pairs(panels: Iterable[Iterable[str]], top: float) -> Iterable[str]:
+    for number, panel in enumerate(panels):
+        across, down = number % 2, number // 2
+        x, y = _MARGIN + across * _PANEL_WIDTH, top + down * _PANEL_HEIGHT
+        yield f'<g transform="translate({x},{y})">'
+        yield from panel
+        yield "</g>"
+
+
+def _rise(rise: Rise) -> Iterable[str]:
+    """Draw a panel whose axes both begin at nothing, so that what is flat looks flat."""
+    left, top, right, bottom = _PLOT
+    last, most = max(rise.places) or 1, max(rise.megabytes) * 1.2 or 1
+
+    def across(place: float) -> float:
+        return left + (right - left) * place / last
+
+    def down(megabytes: float) -> float:
+        return bottom - (bottom - top) * megabytes / most
+
+    yield _text(0, 14, rise.title, "title")
+    step = float(f"{most / 4:.1g}")
+    for number in range(int(most / step) + 1):
+        tick = number * step
+        yield _line(left, down(tick), right, down(tick), "grid")
+        yield _text(left - 6, down(tick) + 4, f"{tick:g} MB", "quiet", anchor="end")
+    for place in (0, last / 4, last / 2, last):
+        yield _line(across(place), top, across(place), bottom, "grid")
+        yield _text(across(place), bottom + 16, _short(place), "quiet", anchor="middle")
+    yield _text((left + right) / 2, bottom + 32, rise.axis, "quiet", anchor="middle")
+    points = [(across(x), down(y)) for x, y in zip(rise.places, rise.megabytes, strict=True)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    yield f'<polyline class="time" points="{path}"/>'
+    for x, y in points:
+        yield f'<circle class="ours" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+    yield _text(points[-1][0], points[-1][1] - 8, f"{rise.megabytes[-1]:.1f} MB", anchor="end")
 
 
 def _panel(panel: Line) -> Iterable[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.outcomes import Comparison
-from benchmarks.picture import Bars, Line, bars, lines
+from benchmarks.outcomes import Comparison, Growth
+from benchmarks.picture import Bars, Line, Rise, bars, lines
 from benchmarks.results import KEPT, Measured, Results
 
 if TYPE_CHECKING:
@@ -71,15 +71,19 @@ def section(results: Results) -> str:
 
 
 def picture(part: str, measured: Measured) -> str:
-    """Draw a part: bars, or lines where something grows."""
+    """Draw a part: bars, and how memory grows; or lines where something else grows."""
     curves = [
         outcome for outcome in measured.outcomes if isinstance(outcome, Comparison) and outcome.axis
     ]
     if curves:
         return lines(_label(part), [_curve(curve) for curve in curves])
-    return bars(
-        _label(part), [Bars(_what(outcome), outcome.peers()) for outcome in measured.outcomes]
-    )
+    groups, rises = [], []
+    for outcome in measured.outcomes:
+        if isinstance(outcome, Growth):
+            rises.append(Rise(_what(outcome), outcome.axis, outcome.places, outcome.megabytes))
+        else:
+            groups.append(Bars(_what(outcome), outcome.peers()))
+    return bars(_label(part), groups, rises)
 
 
 def _curve(curve: Comparison) -> Line:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.harness import Bench, Run
-from benchmarks.outcomes import Comparison, Delays, Outcome, Sizes, Timing
+from benchmarks.outcomes import Comparison, Delays, Growth, Outcome, Sizes, Timing
 from benchmarks.report import BEGIN, DOCS, END, report, section
 from benchmarks.results import KEPT, Measured, Results, keep
 
@@ -146,10 +146,8 @@ CONTENDERS = {
     "start: what a service imports": ["import shared.service", "import fastapi, sqlalchemy, nats"],
     "start: a service until it is ready": ["shared: credit-service", "bare FastAPI, uvicorn"],
     "memory: idle, ready": ["shared: credit-service", "bare FastAPI"],
-    "memory: 40 orders": [
-        "at first",
-        *(f"after {count} messages" for count in (10, 20, 30, 40)),
-    ],
+    "memory: orders, with a transaction each": ["0", "10", "20", "30", "40"],
+    "memory: messages to a typed handler": ["0", "4", "10", "20", "40"],
     **{
         f"curves: {what}, size": [
             f"{count} bytes" for count in ("500", "100", "1,000", "10,000", "100,000", "900,000")
@@ -189,7 +187,7 @@ def rows(output: str) -> dict[str, list[str]]:
     for line in output.splitlines():
         if re.match(r"[a-z][a-z-]+: ", line):
             title = line.strip()
-        elif row := re.match(r"\s+(\S.*?)\s{2,}[\d,.]+\s+[\d,.]+ -", line):
+        elif row := re.match(r"\s+(\S.*?)\s{2,}[\d,.]+(?:\s+[\d,.]+ -|\s*$|\s+[+-])", line):
             found.setdefault(title, []).append(row[1])
     return found
 
@@ -259,7 +257,11 @@ CURVE = Comparison(
     "bytes",
     {"100 bytes": 100, "1000 bytes": 1000},
 )
-OTHERS = (Delays("start: ready", {"shared": [0.5]}), Sizes("start: idle", {"shared": [60.0]}))
+OTHERS = (
+    Delays("start: ready", {"shared": [0.5]}),
+    Sizes("start: idle", {"shared": [60.0]}),
+    Growth("start: orders", "orders", [0, 10, 2_000], [60.0, 62.5, 62.4]),
+)
 
 
 async def test_what_is_kept_comes_part_by_part_and_outlives_a_part_that_fails(
@@ -302,6 +304,7 @@ def test_a_report_has_tables_pictures_the_machine_and_the_versions(docs: Path) -
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert "| peer <1> | 6.0 | 4.0 - 8.0 | 2.0 | 0.25 | 0.50 | 200 of 500 |" in text
+    assert "| 2,000 | 62.4 | -0.1 |" in text
     assert "2026-11-23 12:00 UTC, 2 cores; orjson 3.13.0; 2 repetitions" in text
     shown = re.findall(r"\]\((pictures/[a-z-]+\.svg)\)", text)
     assert shown == [f"pictures/{part}.svg" for part in ("log", "curves", "start")]
@@ -311,6 +314,7 @@ def test_a_report_has_tables_pictures_the_machine_and_the_versions(docs: Path) -
         assert "prefers-color-scheme: dark" in picture
         assert len(picture) < 40_000
     assert "4 x (6 µs)" in (docs / "pictures" / "log.svg").read_text()
+    assert "62.4 MB" in (docs / "pictures" / "start.svg").read_text()
 
 
 def test_the_same_results_make_the_same_report(docs: Path) -> None:

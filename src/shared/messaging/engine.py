@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from contextvars import copy_context
 from dataclasses import replace
 from time import monotonic as _now  # the clock of the event loop
@@ -20,6 +19,7 @@ from shared.messaging._later import SCHEDULE, as_sent
 from shared.messaging._measures import Measures
 from shared.messaging._order import InOrder
 from shared.messaging._pull import EXPIRES_SECONDS, Pull, PullLostError
+from shared.messaging._remembered import Remembered
 from shared.messaging.breaker import Circuit
 from shared.messaging.dead_letters import REPLAY_FOR
 from shared.messaging.delivery import AckSubject, Delivery
@@ -111,7 +111,7 @@ class Subscriber:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: _Turn | None = None
         self._giving_up = False
-        self._remembered: OrderedDict[Key, None] = OrderedDict()
+        self._remembered = Remembered(_MAX_REMEMBERED)
         self._order: InOrder | None = None
         self._intake: InTurn | Batched | InOrder
         self._places = subscription.concurrency
@@ -483,9 +483,7 @@ class Subscriber:
             return
         over = held.answered and not held.comes_again
         if over:
-            self._remembered[held.key] = None
-            if len(self._remembered) > _MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._remembered.add(held.key)
         if self._held.get(held.key) is held:
             del self._held[held.key]
         if self._order is not None:
