@@ -36,6 +36,27 @@ async def test_many_are_stored_in_their_order(bus: Bus) -> None:
     assert acks == [PubAck("TESTS", n + 1) for n in range(1000)]
 
 
+@pytest.mark.parametrize("atomic", [False, True])
+async def test_large_bodies_arrive_whole_between_small_ones_of_others(
+    bus: Bus, *, atomic: bool
+) -> None:
+    # From some size on the client is given a body as it is, and what stands around it apart.
+    sizes = (1, 8 * 1024 - 1, 8 * 1024, 8 * 1024 + 1, 100_000, 900_000)
+    publish = bus.publisher.publish_atomic if atomic else bus.publisher.publish_all
+
+    async def publish_all(task: int) -> None:
+        bodies = [bytes([65 + task]) * size for size in sizes]
+        await publish([message(10 * task + n, body=body) for n, body in enumerate(bodies)])
+
+    sent_before = bus.client.stats["out_msgs"]
+    await asyncio.gather(*(publish_all(task) for task in range(4)))
+    assert bus.client.stats["out_msgs"] - sent_before >= 4 * len(sizes)
+    stored = [await bus.js.get_msg("TESTS", n + 1) for n in range(4 * len(sizes))]
+    for task in range(4):
+        mine = [m for m in stored if int((m.headers or {})["X-Number"]) // 10 == task]
+        assert [m.data for m in mine] == [bytes([65 + task]) * size for size in sizes]
+
+
 async def test_no_more_than_the_window_is_on_its_way(bus: Bus) -> None:
     publisher = Publisher(bus, window=3)
     await publisher.publish(message(0))

@@ -91,7 +91,7 @@ class Answers:
                     for held, answer in given
                 ]
                 try:
-                    await write(self._bus.client, commands)
+                    await write(self._bus.client, commands, messages=len(commands))
                 except (nats.errors.Error, OSError, TimeoutError, MessageBusError) as error:
                     for held, _ in given:
                         refused = bus_error("answer", error, subject=held.delivery.subject)

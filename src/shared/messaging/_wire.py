@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nats.aio.client import Client
 
@@ -22,6 +22,9 @@ MESSAGE_ID = "Nats-Msg-Id"
 
 # So much is handed to the client at a time. It holds its caller up while it has 2 MiB to send.
 CHUNK_BYTES = 128 * 1024
+
+# From this size on a copy costs more than a piece more.
+_LARGE_BYTES = 8 * 1024
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
 _SPACE = re.compile(r"[ \t\r\n]")
@@ -61,15 +64,20 @@ def check_subject(subject: str) -> None:
         raise nats.errors.BadSubjectError
 
 
-def command(subject: str, reply: str, block: bytes, body: bytes) -> bytes:
-    """Return the command that publishes a message: its subject, where to answer, headers, body."""
+def command(subject: str, reply: str, block: bytes, body: bytes) -> tuple[bytes, ...]:
+    """Return the command that publishes a message: its subject, where to answer, headers, body.
+
+    A large body is a piece of its own, and not copied: the client puts together what it sends.
+    """
     size = len(block)
     head = f"HPUB {subject} {reply} {size} {size + len(body)}\r\n".encode()
-    return b"".join((head, block, body, b"\r\n"))
+    if len(body) < _LARGE_BYTES:
+        return (b"".join((head, block, body, b"\r\n")),)
+    return (head + block, body, b"\r\n")
 
 
-async def write(client: Client, commands: list[bytes]) -> None:
-    """Send the commands, in their order and with nothing between them.
+async def write(client: Client, commands: Sequence[bytes], *, messages: int) -> None:
+    """Send the commands, or the pieces they are in, in their order and with nothing between them.
 
     Returns when the client has them in its buffer, and that is not over-full.
 
@@ -80,11 +88,16 @@ async def write(client: Client, commands: list[bytes]) -> None:
         raise nats.errors.ConnectionClosedError
     if client.is_draining_pubs:
         raise nats.errors.ConnectionDrainingError
-    data = b"".join(commands)
-    client.stats["out_msgs"] += len(commands)
-    client.stats["out_bytes"] += len(data)
-    # What the client's own `publish` ends with, once for all of them.
-    await client._send_command(data)  # noqa: SLF001
+    if not commands:
+        return
+    size = sum(map(len, commands))
+    client.stats["out_msgs"] += messages
+    client.stats["out_bytes"] += size
+    # What the client's own `publish` ends with, once for all of them; it waits at the end only.
+    *others, last = commands
+    client._pending += others  # noqa: SLF001
+    client._pending_data_size += size - len(last)  # noqa: SLF001
+    await client._send_command(last)  # noqa: SLF001
     queue = client._flush_queue  # noqa: SLF001
     if queue is not None and queue.empty():
         await client._flush_pending()  # noqa: SLF001

@@ -172,8 +172,8 @@ class Publisher:
             messages = await self._left(messages)
             while place < len(messages):
                 acks = await self._let_out()
-                commands, place = await self._fill(acks, call, messages, place)
-                await self._write(acks, commands)
+                commands, count, place = await self._fill(acks, call, messages, place)
+                await self._write(acks, commands, messages=count)
             await call.done
         except MessageBusError as error:
             # The moment is to blame, which is the same for all that were not sent.
@@ -186,26 +186,27 @@ class Publisher:
 
     async def _fill(
         self, acks: Acks, call: Call, messages: Sequence[OutgoingMessage], place: int
-    ) -> tuple[list[bytes], int]:
-        """Return what can be sent at once, from `place` on, and the place after it.
+    ) -> tuple[list[bytes], int, int]:
+        """Return what can be sent at once, from `place` on, how many messages, and the next place.
 
         The window has let the first one out. Nothing here waits, so the connection is as it was.
         """
         commands: list[bytes] = []
-        room = CHUNK_BYTES
+        room, count = CHUNK_BYTES, 0
         while True:
             message = messages[place]
             try:
                 block = self._headers(message)
                 reply = acks.expect(call, place, message.subject)
-                commands.append(command(message.subject, reply, block, message.body))
+                commands += command(message.subject, reply, block, message.body)
+                count += 1
             except MessageBusError as error:
                 call.settle(place, error)
                 self._window.release()
             place += 1
             room -= len(message.body)
             if place == len(messages) or room <= 0 or acks.silent or self._window.locked():
-                return commands, place
+                return commands, count, place
             await self._window.acquire()
 
     async def _publish_batch(
@@ -243,20 +244,20 @@ class Publisher:
         acks = await self._let_out()
         try:
             commands: list[bytes] = []
-            room = CHUNK_BYTES
+            room, count = CHUNK_BYTES, 0
             for message, block in zip(messages[:-1], blocks, strict=False):
-                commands.append(command(message.subject, "", block, message.body))
-                room -= len(message.body)
+                commands += command(message.subject, "", block, message.body)
+                room, count = room - len(message.body), count + 1
                 if room <= 0:
-                    await self._write(acks, commands)
-                    commands, room = [], CHUNK_BYTES
+                    await self._write(acks, commands, messages=count)
+                    commands, room, count = [], CHUNK_BYTES, 0
             last = messages[-1]
             reply = acks.expect(call, 0, last.subject)
         except BaseException:
             self._window.release()
             raise
-        commands.append(command(last.subject, reply, blocks[-1], last.body))
-        await self._write(acks, commands)
+        commands += command(last.subject, reply, blocks[-1], last.body)
+        await self._write(acks, commands, messages=count + 1)
 
     async def _left(self, messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
         """Return the messages with their large bodies left at the object store."""
@@ -284,9 +285,9 @@ class Publisher:
             )
         return block
 
-    async def _write(self, acks: Acks, commands: list[bytes]) -> None:
+    async def _write(self, acks: Acks, commands: list[bytes], *, messages: int) -> None:
         with translated("publish"):
-            await write(acks.client, commands)
+            await write(acks.client, commands, messages=messages)
 
     def _forget(self, call: Call) -> None:
         if not call.complete and self._acks is not None:
