@@ -15,7 +15,7 @@ from shared.config import NatsSettings
 from shared.dev import NatsServer
 from shared.errors import MessageBusError
 from shared.messaging import Bus, Delivery
-from shared.messaging._client import LeanClient
+from shared.messaging._client import LeanClient, _plainly
 
 from .conftest import STREAM, Subscribers, eventually, message
 
@@ -182,7 +182,10 @@ async def test_a_stream_can_be_ensured_again_and_again(bus: Bus) -> None:
 def test_headers_are_read_as_nats_py_reads_them() -> None:
     parts = [*b"aB-:: \t\x00\x0b\x1c\x1f\x85\r\n1", "é".encode(), b"\r\n", b"Nats-Msg-Id: 1\r\n"]
     pieces = [part if isinstance(part, bytes) else bytes([part]) for part in parts]
+    pieces += [b"\r\n\r\n", b"\r\na: ", b"\r\nB: ", b"a: 1"]  # what is read at once
     chance = random.Random(1)
     for _ in range(3_000):
         raw = b"".join(chance.choices(pieces, k=chance.randrange(16)))
-        assert LeanClient._parse_header_lines(raw) == Client._parse_header_lines(raw), raw
+        for text in (raw, b"a: " + raw, b"a: " + raw + b"\r\n\r\n"):
+            assert LeanClient._parse_header_lines(text) == Client._parse_header_lines(text), text
+    assert _plainly(b"a: 1\r\nB: 2\r\n\r\n") == {"a": "1", "B": "2"}  # both were seen by now

@@ -53,12 +53,23 @@ class AckSubject(NamedTuple):
             ValueError: When it is no such subject.
         """
         tokens = reply.split(".")
-        if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in {9, 11, 12}:
+        if len(tokens) in {11, 12}:  # with a domain and an account, and perhaps one thing more
+            del tokens[2:4], tokens[9:]
+        try:
+            js, ack, stream, consumer, attempt, sequence, number, stored_at_ns, pending = tokens
+        except ValueError:
+            js = ack = ""
+        if js != "$JS" or ack != "ACK":
             raise ValueError(f"not a JetStream delivery: {reply!r}")
-        stream, consumer, *numbers = (
-            tokens[2:9] if len(tokens) == 9 else tokens[4:11]  # noqa: PLR2004 - the short form
+        return cls(
+            stream,
+            consumer,
+            int(attempt),
+            int(sequence),
+            int(number),
+            int(stored_at_ns),
+            int(pending),
         )
-        return cls(stream, consumer, *map(int, numbers))
 
     @property
     def stored_at(self) -> datetime:

@@ -287,6 +287,9 @@ class HandlerRunner:
         self._reader = Reader(
             handler.contract, service=service, envelope=Envelope in handler.needs.values()
         )
+        # The one parameter of a handler that asks for the payload and nothing else, as most do.
+        names = [name for name, kind in handler.needs.items() if kind is handler.contract.payload]
+        self._payload_only = names[0] if len(names) == len(handler.needs) == 1 else None
         self._durable = handler.durable(service)
         self._service = service
         self._provisions = provisions
@@ -318,8 +321,12 @@ class HandlerRunner:
                 attempt=delivery.attempt,
             ),
         ):
+            payload = self._reader.payload(incoming)
+            if self._payload_only is not None:
+                await handler.function(**{self._payload_only: payload})
+                return
             message: dict[object, object] = {
-                handler.contract.payload: self._reader.payload(incoming),
+                handler.contract.payload: payload,
                 Envelope: incoming.envelope,
                 Context: current(),
                 Delivery: delivery,
