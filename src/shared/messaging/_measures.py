@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from shared.errors import Outcome
@@ -83,16 +82,20 @@ class Measures:
     def _tell(self) -> None:
         """Write down what was noted during one turn of the event loop, under one lock each."""
         self._telling = False
-        self._in_progress.inc(self._running - self._told)
-        self._told = self._running
+        if self._running != self._told:
+            self._in_progress.inc(self._running - self._told)
+            self._told = self._running
         if self._lags:
             self._lag.observe_all(self._lags, _exemplar)
             self._lags.clear()
         if self._took:
             self._seconds.observe_all(self._took, _exemplar)
             self._took.clear()
-        for outcome, count in Counter(self._outcomes).items():
-            self._handled[outcome].inc(count)
+        for outcome, handled in self._handled.items():
+            count = self._outcomes.count(outcome)
+            if not count:
+                continue
+            handled.inc(count)
             if outcome is Outcome.RETRY:
                 self._retried.inc(count)
             elif outcome is Outcome.DEAD_LETTER:
