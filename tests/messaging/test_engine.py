@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -55,6 +56,28 @@ async def test_every_message_is_handled_and_acknowledged(
         return info.num_ack_pending == 0  # type: ignore[no-any-return]
 
     await eventually(acknowledged)
+
+
+async def test_a_message_that_is_done_leaves_nothing_behind(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    handled = 0
+
+    async def handler(_: Delivery) -> None:
+        nonlocal handled
+        handled += 1
+
+    subscriber = subscribers.start(bus, handler)
+
+    async def blocks_after(first: int, count: int) -> int:
+        """Handle so many messages; return how many blocks of memory Python holds then."""
+        await bus.publisher.publish_all([message(n) for n in range(first, first + count)])
+        await eventually(lambda: handled == first + count and not subscriber.status.in_flight)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = await blocks_after(0, 1_000)
+    assert await blocks_after(1_000, 3_000) - before < 1_000
 
 
 async def test_a_delivery_tells_where_it_comes_from(bus: Bus, subscribers: Subscribers) -> None:
