@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import asyncpg
 from sqlalchemy import URL
 
+from shared.database.opening import OpenableConnection
 from shared.database.translation import translate_errors
 from shared.errors import DatabaseError
 
@@ -140,6 +141,7 @@ class Connector:
             ssl=self._tls,
             server_settings=self._server_settings,
             statement_cache_size=0 if settings.pgbouncer else _STATEMENT_CACHE,
+            connection_class=OpenableConnection,
         )
 
     async def _ask_password(self) -> str | None:

@@ -22,6 +22,7 @@ from shared.database.open_transactions import (
     refuse_failed_commits,
     warn_of_idle_transactions,
 )
+from shared.database.opening import open_with_statements
 from shared.database.pool import measure_pool, measured_pool, ping_after_rest
 from shared.database.replicas import Replica, Replicas, ReplicaStatus
 from shared.database.routing import PooledSession, RoutedSession
@@ -300,6 +301,7 @@ class Database:
             engine.sync_engine, always=self._session_settings if settings.pgbouncer else {}
         )
         refuse_failed_commits(engine)
+        open_with_statements(engine.sync_engine)
         if settings.idle_warning_seconds:
             warn_of_idle_transactions(
                 engine, self.application_name, threshold_seconds=settings.idle_warning_seconds

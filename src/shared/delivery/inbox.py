@@ -8,6 +8,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from shared.config import ConfigError, Mistake
 from shared.database import translate_errors
+from shared.database.opening import count_changed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "check_inbox_retention"]
 
-# Every handled message pays for this statement: it goes to the driver as it is.
-_ACCEPT = """\
-INSERT INTO inbox (subscriber, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1"""
+# Every handled message pays for this statement: it goes to the driver as it is, and with BEGIN.
+_ACCEPT = "INSERT INTO inbox (subscriber, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 class Inbox:
@@ -40,8 +40,7 @@ class Inbox:
         session = self._session.sync_session
 
         def accept() -> bool:
-            answer = session.connection().exec_driver_sql(_ACCEPT, (subscriber, message_id))
-            return answer.first() is not None
+            return count_changed(session.connection(), _ACCEPT, subscriber, message_id) > 0
 
         with translate_errors("inbox"):
             return await greenlet_spawn(accept)
