@@ -1,9 +1,9 @@
 """What the inbox adds to the transaction of a handler: one row, which goes with BEGIN.
 
-The handler's own work is the smallest that makes sense: BEGIN, one row, COMMIT, through the same unit
-of work; three journeys to PostgreSQL with the inbox and without. A handler that does more pays the
-same for its inbox. PostgreSQL flushes each commit to the disk, as in production
-(`fsync` on), and shares the machine.
+The handler's own work is the smallest that makes sense: BEGIN, one row, COMMIT, through the same
+unit of work; three journeys to PostgreSQL with the inbox and without. A handler that does more pays
+the same for its inbox. PostgreSQL flushes each commit to the disk, as in production (`fsync` on),
+and shares the machine.
 """
 
 from __future__ import annotations

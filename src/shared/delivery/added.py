@@ -8,12 +8,13 @@ from weakref import WeakSet
 from sqlalchemy import event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Added", "AddedMessages"]
+__all__ = ["Added", "AddedMessages", "insert"]
 
 # One statement for any number of messages, so that PostgreSQL parses and plans it once. Ids are
 # given in the order of the arrays. NOTIFY in the same statement spares a journey to the server;
@@ -51,6 +52,12 @@ class Added(NamedTuple):
     delay: timedelta | None
 
 
+def insert(connection: Connection, messages: Sequence[Added], *, notify: bool) -> None:
+    """Write the messages into the outbox, with NOTIFY if wanted."""
+    columns = tuple(list(column) for column in zip(*messages, strict=True))
+    connection.exec_driver_sql(_INSERT_AND_NOTIFY if notify else _INSERT, columns)
+
+
 class AddedMessages:
     """The messages of the open transaction of one session.
 
@@ -85,10 +92,13 @@ class AddedMessages:
 
     def write(self, connection: Connection) -> None:
         """Write all of them into the outbox, and forget them."""
+        if messages := self.take():
+            insert(connection, messages, notify=self.notify)
+
+    def take(self) -> list[Added]:
+        """Return all of them, and forget them."""
         messages, self._messages = self._messages, []
-        if messages:
-            columns = tuple(list(column) for column in zip(*messages, strict=True))
-            connection.exec_driver_sql(_INSERT_AND_NOTIFY if self.notify else _INSERT, columns)
+        return messages
 
     def began(self, transaction: SessionTransaction) -> None:
         """A transaction or a savepoint began."""

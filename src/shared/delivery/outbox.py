@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import to_json
-from sqlalchemy.util import greenlet_spawn
 
 from shared.context import current
 from shared.delivery.added import Added, AddedMessages
+from shared.delivery.together import JointCommits
 from shared.events import Envelope
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Outbox:
         """Commit what was added, if the transaction has done nothing else: by one statement.
 
         That is its own transaction in PostgreSQL, and so one journey to the server in place of
-        three.
+        three, or part of one.
 
         Args:
             engine: its statements commit by themselves.
@@ -136,13 +136,9 @@ class Outbox:
         """
         if self._session.in_transaction() or not self._added:
             return False
-        await greenlet_spawn(self._write_alone, engine, mark)
+        commits = JointCommits.of(engine)
+        await commits.commit(engine, self._added.take(), mark, notify=self._added.notify)
         return True
-
-    def _write_alone(self, engine: Engine, mark: CommitMark) -> None:
-        with engine.connect() as connection:
-            mark.begun = True
-            self._added.write(connection)
 
 
 def channel_of(schema: str) -> str:
