@@ -40,7 +40,7 @@ class Inbox:
         session = self._session.sync_session
 
         def accept() -> bool:
-            return count_changed(session.connection(), _ACCEPT, subscriber, message_id) > 0
+            return count_changed(session, _ACCEPT, subscriber, message_id) > 0
 
         with translate_errors("inbox"):
             return await greenlet_spawn(accept)
