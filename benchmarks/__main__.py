@@ -42,6 +42,7 @@ class Part(StrEnum):
     HTTP = "http"
     LOG = "log"
     OUTBOX = "outbox"
+    OUTBOX_SIZES = "outbox-sizes"
     INBOX = "inbox"
     POSTGRES = "postgres"
     START = "start"

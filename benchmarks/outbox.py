@@ -8,18 +8,20 @@ Servers and client share the machine. What makes the comparisons unfair, and wha
 - One key in sixteen messages, the others without: of one key, windows hold one message at a time.
 - With `sync_interval: always` a disk is measured, and PostgreSQL flushes each commit to it as well.
   The relay that goes one by one reads a thousand, publishes each and marks it, as one written by
-  hand does; it has no leases, no fences and no spans. Beside it the publisher by itself: what
-  was never in a database is not read and not marked.
+  hand does; it has no leases, no fences and no spans. Ours leases and fences first, which takes it
+  as long as some hundred messages, and then lasts: it is given more of them. Beside it the
+  publisher by itself: what was never in a database is not read and not marked.
 - The insert alone, by asyncpg and by SQLAlchemy's engine: of the same row, which nobody publishes.
-- Kept rows are published ones, which the outbox keeps for its retention: a tenth of
-  `OUTBOX_KEPT_ROWS` (environment; by default a million), and all of them.
+- Kept rows are published ones, which the outbox keeps for its retention: none, a hundredth and a
+  tenth of `OUTBOX_KEPT_ROWS` (environment; by default a million), and all of them, each number in a
+  table of its own. They are written by PostgreSQL before anything is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -49,15 +51,16 @@ _WRITTEN_OPERATIONS = 2_000
 _WRITERS = 16
 _BATCH = 1_000
 _SMOKE_ROWS = 1_000
+_KEPT_AT_ONCE = 1_000_000
 _BODY = b"x" * 512
 
-_FILL = text("""\
+_ROWS = """\
 INSERT INTO outbox (event_id, subject, key, message_id, headers, body, published_at)
 SELECT id, 'evt.credit.measured', CASE WHEN n % 16 = 0 THEN 'k' || n % 1000 END, id,
-  '{"X-Correlation-ID": "c-1", "Content-Type": "application/json"}', :body,
-  CASE WHEN :kept THEN now() END
-FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, :rows) AS n) AS made""")
-
+  '{{"X-Correlation-ID": "c-1", "Content-Type": "application/json"}}', :body, {published_at}
+FROM (SELECT {id} AS id, n FROM generate_series(1, :rows) AS n) AS made"""
+_FILL = text(_ROWS.format(id="gen_random_uuid()::text", published_at="NULL"))
+_KEEP = text(_ROWS.format(id="md5(n::text)", published_at="now()"))  # nobody sends these
 
 _INSERT = """\
 INSERT INTO outbox (event_id, subject, message_id, headers, body, published_at)
@@ -80,45 +83,61 @@ MEASURED = Contract("evt.credit.measured", Measured)
 
 
 async def outbox(bench: Bench) -> None:
-    """Compare ways to publish, and tables of different size."""
-    kept = _SMOKE_ROWS if bench.smoke else int(os.environ.get("OUTBOX_KEPT_ROWS", "1000000"))
+    """Compare ways to publish, and to write what is to be published."""
     async with (
         PostgresServer() as postgres,
         NatsServer() as server,
         _bus(server) as bus,
-        _schema(postgres, "small") as small,
-        _schema(postgres, "middle") as middle,
-        _schema(postgres, "large") as large,
+        _schema(postgres, "outbox") as database,
     ):
-        for database, rows in ((middle, kept // 10), (large, kept)):
-            await _fill(database, rows, kept=True)
-            async with database.engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.execute(text("VACUUM ANALYZE outbox"))
         await bench.compare(
             "outbox: the relay alone",
             _OPERATIONS,
             {
-                "an empty table": _emptied(small, _relayed(small, bus)),
-                f"{kept // 10:,} kept rows": _relayed(middle, bus),
-                f"{kept:,} kept rows": _relayed(large, bus),
-                "an empty table, no batches": _emptied(small, _relayed(small, bus, "off")),
-                "an empty table, no spans": _emptied(small, _relayed(small, bus, spans=False)),
-                "the rows alone, not relayed": _emptied(small, _filled(small)),
+                "shared: relay": _emptied(database, _relayed(database, bus)),
+                "shared: relay, no batches": _emptied(database, _relayed(database, bus, "off")),
+                "shared: relay, no spans": _emptied(database, _relayed(database, bus, spans=False)),
+                "the rows alone, not relayed": _emptied(database, _filled(database)),
             },
         )
         await bench.compare(
             f"outbox: {_WRITERS} writers of one row each, to the last acknowledgement",
             _WRITTEN_OPERATIONS,
             {
-                "an empty table": _emptied(small, _written(small, bus)),
-                f"{kept // 10:,} kept rows": _written(middle, bus),
-                f"{kept:,} kept rows": _written(large, bus),
-                "asyncpg: the insert alone": _inserted(small),
-                "SQLAlchemy: the insert alone": _inserted_by_engine(small),
+                "shared: unit of work, relay": _emptied(database, _written(database, bus)),
+                "asyncpg: the insert alone": _inserted(database),
+                "SQLAlchemy: the insert alone": _inserted_by_engine(database),
             },
         )
     await _flushed(bench)
+
+
+async def outbox_sizes(bench: Bench) -> None:
+    """Show what an event costs beside the published ones that are kept."""
+    kept = _SMOKE_ROWS if bench.smoke else int(os.environ.get("OUTBOX_KEPT_ROWS", "10000000"))
+    async with (
+        PostgresServer(options={"wal_level": "minimal", "max_wal_senders": "0"}) as postgres,
+        NatsServer() as server,
+        _bus(server) as bus,
+        AsyncExitStack() as schemas,
+    ):
+        databases: dict[float, Database] = {}
+        for rows in (0, kept // 100, kept // 10, kept):
+            databases[rows] = await schemas.enter_async_context(_schema(postgres, f"kept_{rows}"))
+            await _keep(databases[rows], rows)
+        for title, operations, does in (
+            ("the relay alone", _OPERATIONS, _relayed),
+            (f"{_WRITERS} writers and the relay", _WRITTEN_OPERATIONS, _written),
+        ):
+            await bench.curve(
+                f"outbox-sizes: {title}",
+                operations,
+                "kept rows",
+                {
+                    rows: does(database, bus) if rows else _emptied(database, does(database, bus))
+                    for rows, database in databases.items()
+                },
+            )
 
 
 async def _flushed(bench: Bench) -> None:
@@ -132,7 +151,7 @@ async def _flushed(bench: Bench) -> None:
         js = bus.client.jetstream()
         await bench.compare(
             "outbox: sync_interval always, the relay",
-            _SYNCED_OPERATIONS,
+            _OPERATIONS,
             {
                 "shared: relay, atomic batches": _emptied(database, _relayed(database, bus)),
                 "shared: relay, windows": _emptied(database, _relayed(database, bus, "off")),
@@ -140,6 +159,7 @@ async def _flushed(bench: Bench) -> None:
                     database, _relayed_one_by_one(database, js)
                 ),
             },
+            fewer={"asyncpg and nats-py: one by one": _SYNCED_OPERATIONS},
         )
 
         async def batches(operations: int) -> None:
@@ -183,10 +203,24 @@ async def _schema(postgres: PostgresServer, schema: str) -> AsyncIterator[Databa
         yield database
 
 
-async def _fill(database: Database, rows: int, *, kept: bool = False) -> None:
+async def _fill(database: Database, rows: int) -> None:
     async with database.engine.begin() as connection:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
-        await connection.execute(_FILL, {"rows": rows, "body": _BODY, "kept": kept})
+        await connection.execute(_FILL, {"rows": rows, "body": _BODY})
+
+
+async def _keep(database: Database, rows: int) -> None:
+    """Fill an empty table as weeks of publishing would."""
+    async with database.engine.begin() as connection:
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        await connection.execute(text("TRUNCATE outbox"))  # what follows in it is not logged
+        for start in range(0, rows, _KEPT_AT_ONCE):
+            some = min(_KEPT_AT_ONCE, rows - start)
+            await connection.execute(_KEEP, {"rows": some, "body": _BODY})
+    async with database.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("SET statement_timeout = 0"))
+        await connection.execute(text("VACUUM ANALYZE outbox"))
 
 
 def _relay(database: Database, bus: Bus, atomic: str, *, spans: bool = True) -> Relay:

@@ -50,6 +50,7 @@ _TITLE = 30
 # Lines.
 _PANEL_WIDTH = 364
 _PANEL_HEIGHT = 220
+_ZERO_STEP = 10
 _PLOT = (56, 40, 340, 176)  # left, top, right and bottom of the plot in its panel
 
 
@@ -194,12 +195,14 @@ def _panel(panel: Line) -> Iterable[str]:
     # Zero has no place on a log axis: a clock that ticks slowly may have seen nothing.
     values = [value for _, *both in points for value in both if value > 0] or [1.0]
     least, most = min(values) / 1.3, max(values) * 1.3
-    first, last = points[0][0], points[-1][0]
+    # Nor has it among the places: it stands a step to the left of the first that has.
+    zero = min((place for place, *_ in points if place > 0), default=1.0) / _ZERO_STEP
+    first, last = points[0][0] or zero, points[-1][0] or zero
 
     def across(place: float) -> float:
         if first == last:
             return (left + right) / 2
-        return left + (right - left) * math.log(place / first) / math.log(last / first)
+        return left + (right - left) * math.log((place or zero) / first) / math.log(last / first)
 
     def down(value: float) -> float:
         return bottom - (bottom - top) * math.log(max(value, least) / least) / math.log(

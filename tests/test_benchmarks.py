@@ -113,17 +113,13 @@ CONTENDERS = {
     "postgres: a page of 50, 0 rows down": ["shared: page_by_key", "shared: list, by offset"],
     "postgres: a page of 50, 20 rows down": ["shared: page_by_key", "shared: list, by offset"],
     "outbox: the relay alone": [
-        "an empty table",
-        "100 kept rows",
-        "1,000 kept rows",
-        "an empty table, no batches",
-        "an empty table, no spans",
+        "shared: relay",
+        "shared: relay, no batches",
+        "shared: relay, no spans",
         "the rows alone, not relayed",
     ],
     "outbox: 16 writers of one row each, to the last acknowledgement": [
-        "an empty table",
-        "100 kept rows",
-        "1,000 kept rows",
+        "shared: unit of work, relay",
         "asyncpg: the insert alone",
         "SQLAlchemy: the insert alone",
     ],
@@ -136,6 +132,10 @@ CONTENDERS = {
         "shared: publish_atomic, 500 at a time",
         "nats-py: publish, one by one",
     ],
+    **{
+        f"outbox-sizes: {what}": [f"{rows} kept rows" for rows in ("0", "10", "100", "1,000")]
+        for what in ("the relay alone", "16 writers and the relay")
+    },
     "inbox: a handler's transaction, 16 at once": ["with the inbox", "without"],
     "start: a program that imports": [
         "import shared.events",
@@ -294,6 +294,19 @@ def test_results_are_not_kept_in_the_place_of_something_else(tmp_path: Path) -> 
 def docs(tmp_path: Path) -> Path:
     (tmp_path / "performance.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     return tmp_path
+
+
+def test_a_curve_may_begin_at_nothing(docs: Path) -> None:
+    places = {f"{n:,} kept rows": float(n) for n in (0, 100, 1000)}
+    timings = {name: [Timing(n * 1e-6, 1e-6)] for n, name in enumerate(places, start=1)}
+    curve = Comparison("sizes: one", timings, 5, dict.fromkeys(places, 5), "kept rows", places)
+    report(Results({"sizes": measured(curve)}), docs)
+    picture = (docs / "pictures" / "sizes.svg").read_text()
+    first, second, third = (float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', picture))
+    assert second - first == pytest.approx(third - second, abs=0.2)
+    assert [words for words in ("0", "100", "1k") if f">{words}</text>" in picture] == [
+        *("0", "100", "1k")
+    ]
 
 
 def test_a_report_has_tables_pictures_the_machine_and_the_versions(docs: Path) -> None:
