@@ -18,6 +18,9 @@ __all__ = ["serve"]
 
 _logger = logging.getLogger(__name__)
 
+# After a second signal, so long may it take to give back what is in hand.
+_LAST_SECONDS = 1.0
+
 
 class _DrainingServer(uvicorn.Server):
     """A uvicorn server that drains the application before it stops listening."""
@@ -33,9 +36,14 @@ class _DrainingServer(uvicorn.Server):
         await super().startup(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain, then stop. Second: stop at once."""
+        """First signal: drain, then stop. Second: end at once."""
         del frame
         if self._application.draining or self._loop is None or not self.started:
+            if not self.force_exit:
+                # Handlers may refuse to be cancelled, and their threads cannot be. The kernel's own
+                # answer to an alarm ends the process, whatever it is in the middle of.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, _LAST_SECONDS)
             self.should_exit = self.force_exit = True
             return
         self._application.draining = True
@@ -57,7 +65,8 @@ def serve(application: Application[Any]) -> None:
 
     On the first signal readiness turns 503, subscribers stop fetching, running handlers and the
     outbox finish within ``drain_seconds`` while HTTP is still answered; then the listener closes.
-    A second signal ends the process at once: what was unfinished is delivered again by the server.
+    A second signal ends the process at once, by SIGALRM if it has not ended within a second: what
+    was unfinished is delivered again by the server.
 
     Raises:
         SystemExit: with status 3 when the service could not start.
