@@ -159,3 +159,31 @@ async def test_events_alone_are_refused_by_a_transaction_that_only_reads(world: 
         async with world.unit_of_work(read_only=True) as uow:
             uow.outbox.add(COUNTED, Counted(n=1))
     assert await world.rows() == []
+
+
+async def test_a_header_that_could_not_be_sent_is_refused_where_it_is_added(world: World) -> None:
+    async with world.unit_of_work() as uow:
+        for name in ("", "X A", "X:A", "X-\u00c4"):
+            with pytest.raises(ValueError, match="no header can be called"):
+                uow.outbox.add(COUNTED, Counted(n=1), headers={name: "1"})
+        with pytest.raises(ValueError, match="X-A is no text"):
+            uow.outbox.add(COUNTED, Counted(n=1), headers={"X-A": 1})  # type: ignore[dict-item]
+    assert await world.rows() == []
+
+
+async def test_headers_of_a_received_message_may_be_sent_on(world: World) -> None:
+    received = {
+        "X-A": "1",
+        "Nats-Expected-Last-Sequence": "99",
+        "nats-expected-last-subject-sequence": "98",
+        "Nats-Rollup": "all",
+        "Nats-Batch-Id": "b",
+    }
+    await world.add(1)
+    await world.add(2, headers=received)
+    assert await world.relay().drain()
+    ((_, one), (_, two)) = await world.messages()
+    assert "X-A" not in one
+    assert two["X-A"] == "1"
+    assert two.get("Nats-Expected-Last-Subject-Sequence") != "98"
+    assert not two.keys() & received.keys() - {"X-A", "Nats-Batch-Id"}

@@ -22,7 +22,8 @@ async def test_partitions_are_shared_out_as_relays_come_and_go(world: World) -> 
             await eventually(lambda: at_most(6, first, second, third))
             await world.add(*range(50))
             await eventually(lambda: counted(world, 50))
-            assert sum(relay.status.relayed for relay in (first, second, third)) == 50
+            # More if a lease ran out before the mark: the stream says then that it has the message.
+            assert sum(relay.status.relayed for relay in (first, second, third)) >= 50
         await eventually(lambda: hold(16, first))
 
 

@@ -173,6 +173,20 @@ async def test_of_two_that_failed_the_later_waits_for_the_next_attempt_of_the_ea
     assert await world.numbers() == [0, 1, 2]
 
 
+async def test_what_was_added_before_the_database_s_clock_went_back_keeps_its_place(
+    world: World,
+) -> None:
+    await world.add(0, key="a")
+    async with world.database.transaction() as session:
+        await session.execute(
+            text("UPDATE outbox SET available_at = available_at + interval '1 hour'")
+        )
+    await world.add(1, key="a")
+    assert (await world.relay().backlog()).count == 2
+    assert await world.relay().drain()
+    assert await world.numbers() == [0, 1]
+
+
 async def test_what_never_gets_through_does_not_stop_the_rest(world: World) -> None:
     world.settings = DeliverySettings(batch=5, poll_seconds=0.05)
     async with world.unit_of_work() as uow:

@@ -60,7 +60,8 @@ _NAME = "SELECT outbox FROM outbox_leases LIMIT 1"
 # the rest can. A message that failed holds back the later ones of its key until it is published:
 # the new ones altogether, those that failed as well for as long as it waits for its next attempt.
 # The conditions repeat those of the partial indexes word for word, or the planner would read the
-# table. Another relay's partitions are not even looked at.
+# table. Another relay's partitions are not even looked at. What is new and was not delayed is due
+# whatever the clock says: one that goes back would let the later ones of a key pass the earlier.
 _COLUMNS = "id, event_id, subject, key, message_id, headers, body, created_at, attempts"
 _PARTITION = "((hashtextextended(coalesce(key, event_id), 0) & 15)::int)"
 _NOT_HELD_BACK = """\
@@ -74,7 +75,7 @@ FROM outbox_leases AS lease CROSS JOIN LATERAL (
   (SELECT {_COLUMNS} FROM outbox AS due
    WHERE {_PARTITION} = lease.partition
      AND published_at IS NULL AND attempts = 0 AND NOT delayed
-     AND available_at <= now() AND {_NOT_HELD_BACK.format("")}
+     AND {_NOT_HELD_BACK.format("")}
    ORDER BY id LIMIT $2)
   UNION ALL
   (SELECT {_COLUMNS} FROM outbox AS due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["Outbox", "UndeclaredContractError"]
 
 P = TypeVar("P", bound=BaseModel)
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+
+# What told the server how to take one message. Sent on with another, it would have that one refused
+# for good, or the stream emptied before it.
+_INSTRUCTIONS = ("nats-expected-", "nats-batch-", "nats-rollup", "nats-schedule")
 
 
 class UndeclaredContractError(LookupError):
@@ -86,11 +93,13 @@ class Outbox:
                 window for duplicates.
             delay: publish no earlier than so long after the transaction began, by the database's
                 clock. A delayed message does not hold back later ones of its key.
-            headers: added to those of the envelope.
+            headers: added to those of the envelope. They may be those of a received message: what
+                told the server how to take that one (its conditions, its batch) is left out.
             metadata: added to those of the envelope.
 
         Raises:
             UndeclaredContractError: the contract is not among ``publishes``; says the line to add.
+            ValueError: a header has a name that none can have, or a value that is no text.
         """
         if self._publishes is not None and contract not in self._publishes:
             raise UndeclaredContractError(_missing(self._service, contract))
@@ -104,7 +113,7 @@ class Outbox:
         context = current()
         sent_with = envelope.headers(context.trace if context else None)
         if headers:
-            sent_with |= headers
+            sent_with |= _sent_on(headers)
         self._added.notify = self._added.notify or self._notify
         self._added.append(
             Added(
@@ -144,6 +153,15 @@ class Outbox:
 def channel_of(schema: str) -> str:
     """Return the NOTIFY channel of the outbox in ``schema``."""
     return f"glam_outbox_{schema}"
+
+
+def _sent_on(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"no header can be called {name!r}")
+        if not isinstance(value, str):
+            raise ValueError(f"header {name} is no text: {value!r}")  # noqa: TRY004 - as any bad header
+    return {n: v for n, v in headers.items() if not n.lower().startswith(_INSTRUCTIONS)}
 
 
 def _missing(service: str, contract: Contract[Any]) -> str:

@@ -25,7 +25,6 @@ SELECT coalesce(sum(size), 0) AS size, coalesce(sum(failing), 0) AS failing,
 FROM (
   SELECT count(*) AS size, 0 AS failing, min(greatest(created_at, available_at)) AS since
   FROM outbox WHERE published_at IS NULL AND attempts = 0 AND NOT delayed
-    AND available_at <= clock_timestamp()
   UNION ALL
   SELECT count(*), 0, min(available_at)
   FROM outbox WHERE published_at IS NULL AND attempts = 0 AND delayed
