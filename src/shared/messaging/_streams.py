@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import nats.js.errors
@@ -35,11 +36,10 @@ _SETTLED_SECONDS = 0.25
 
 async def ensure_stream(bus: Bus, wanted: StreamDefinition | StreamConfig) -> None:
     """See `Bus.ensure_stream`."""
-    config = (
-        stream_config(wanted, bus.settings, bus.client.connected_server_version)
-        if isinstance(wanted, StreamDefinition)
-        else wanted
-    )
+    if isinstance(wanted, StreamDefinition):
+        config = stream_config(wanted, bus.settings, bus.client.connected_server_version)
+    else:
+        config = replace(wanted, num_replicas=wanted.num_replicas or bus.settings.replicas)
     name = config.name or ""
     for _ in range(_RACES):
         existing = await _look_up(bus, name)

@@ -173,7 +173,10 @@ class Bus:
         await ensure_stream(self, definition)
 
     async def ensure_stream_config(self, config: StreamConfig) -> None:
-        """Do as `ensure_stream` for a configuration in NATS's own terms."""
+        """Do as `ensure_stream` for a configuration in NATS's own terms.
+
+        Where it says nothing of replicas, there are as many as the settings say.
+        """
         await ensure_stream(self, config)
 
     def on_connection(self, listener: Callable[[], None]) -> Callable[[], None]:
