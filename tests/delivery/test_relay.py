@@ -1,9 +1,10 @@
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
+from shared.testing import faults
 from tests.delivery.world import (
     COUNTED,
     HOMELESS,
@@ -376,26 +378,40 @@ async def test_of_several_relays_one_is_killed_and_nothing_is_lost_or_reordered(
         assert [n % 1000 for n in numbers if n // 1000 == key] == list(range(30))
 
 
-async def test_nats_stops_and_starts_again_and_everything_arrives(
-    database: Database, own_nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+@asynccontextmanager
+async def lame_duck(server: NatsServer) -> AsyncIterator[None]:
+    """The server sends its clients away, and comes back."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGUSR2)
+    yield
+    await server.restart()
+
+
+@pytest.mark.parametrize("fault", [faults.killed, lame_duck, faults.full_disk])
+async def test_nats_goes_and_comes_back_and_everything_arrives_in_order(
+    database: Database,
+    own_nats_server: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+    fault: Callable[[NatsServer], AbstractAsyncContextManager[None]],
 ) -> None:
     async with Bus(NatsSettings(servers=(own_nats_server.url,)), name=SERVICE) as bus:
         await bus.ensure_stream(Streams.CREDIT)
         world = World(database, bus)
         relay = world.relay()
+        added = 2
         async with running(relay):
             await world.add(0, 1, key="k")
             await eventually(lambda: all_out(world))
-            await own_nats_server.kill()
-            await world.add(2, 3, key="k")
-            await world.add(100, 101)
-            await eventually(lambda: stalled(relay))
-            await world.add(4, key="k")
-            await own_nats_server.start()
+            async with fault(own_nats_server), asyncio.timeout(PATIENCE_SECONDS):
+                await world.add(100_000, 100_001)
+                while not await stalled(relay):
+                    await world.add(added, key="k")
+                    added += 1
+                    await asyncio.sleep(0.1)
             await eventually(lambda: all_out(world))
         numbers = await world.numbers()
-    assert [n for n in numbers if n < 100] == [0, 1, 2, 3, 4]
-    assert sorted(numbers) == [0, 1, 2, 3, 4, 100, 101]
+    assert [n for n in numbers if n < 100_000] == list(range(added))
+    assert sorted(numbers) == [*range(added), 100_000, 100_001]
     assert any(r.levelno == logging.ERROR and "not published" in r.message for r in caplog.records)
     assert relay.status.last_error is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from shared.messaging import (
     State,
     Subscription,
 )
+from shared.testing import NatsProxy, faults
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
 from .test_engine import _subscriber
@@ -246,6 +248,32 @@ async def test_a_handled_message_whose_acknowledgement_was_lost_is_not_handled_a
 
     await eventually(acknowledged)
     assert seen == [b"1"]
+
+
+async def test_what_comes_again_while_its_acknowledgement_is_confirmed_is_not_handled_again(
+    bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.messaging._answers.API_TIMEOUT_SECONDS", 1.5)
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    async with NatsProxy(nats_server) as proxy, AsyncExitStack() as stack:
+        far = await stack.enter_async_context(Bus(NatsSettings(servers=(proxy.url,)), name="tests"))
+        subscriber = Subscribers(stack).start(
+            far, handler, double_ack=True, order_by=lambda _: "a", ack_wait_seconds=1
+        )
+        await eventually(lambda: subscriber.status.state is State.RUNNING)
+        async with faults.lost_acks(proxy):
+            await bus.publisher.publish_all([message(n) for n in range(3)], ordered=True)
+            await eventually(lambda: redelivered(bus))
+        await eventually(lambda: len(seen) >= 3 and subscriber.status.in_flight == 0)
+    assert seen == [b"0", b"1", b"2"]
+
+
+async def redelivered(bus: Bus) -> bool:
+    return bool((await bus.js.consumer_info("TESTS", "tests")).num_redelivered)
 
 
 async def test_large_messages_and_a_busy_loop_do_not_get_the_connection_cut_off() -> None:

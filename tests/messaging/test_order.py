@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from pydantic_core import to_json
 from shared.config import NatsSettings
 from shared.errors import ValidationError
 from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, State, Subscription
+from shared.messaging._held import Held, Key
 from shared.messaging._lanes import Lanes
+from shared.messaging._order import InOrder
 from shared.messaging._pull import GROUP
 from shared.testing import NatsProxy, faults
 
@@ -368,3 +371,26 @@ async def test_batch_and_order_are_refused_together() -> None:
             batch=BatchPolicy(),
             handle_batch=handle,
         )
+
+
+async def test_what_was_ready_is_looked_at_again_before_it_begins(bus: Bus) -> None:
+    async def handle(_: object) -> None:
+        pass
+
+    held: dict[Key, Held] = {}
+    subscription = Subscription(SUBJECT, "tests", handle, stream="TESTS", order_by=key)
+    order = InOrder(bus, subscription, key, held=held, ready=lambda: None, give_back=handle)
+
+    def add(sequence: int, body: bytes) -> Held:
+        at = datetime.now(UTC)
+        delivery = Delivery(SUBJECT, body, {}, "TESTS", sequence, 1, at)
+        message = held[sequence, 0] = Held((sequence, 0), delivery, 1, "", 0.0, 0.0)
+        order.add(message)
+        return message
+
+    later, given_back, earlier = add(5, b"a5"), add(6, b"b6"), add(3, b"a3")
+    given_back.answered = True
+    assert order.take(at_once=False) == [earlier]
+    assert order.take(at_once=False) == []
+    order.done(earlier, over=True)
+    assert order.take(at_once=False) == [later]

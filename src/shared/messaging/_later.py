@@ -99,7 +99,7 @@ def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
     if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent:
         return sent, 0
     attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(_KEPT_ID)
-    for name in _MARKS:
+    for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
         sent.pop(name, None)
     if message_id:
         sent[MESSAGE_ID] = message_id

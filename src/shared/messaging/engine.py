@@ -353,6 +353,7 @@ class Subscriber:
             held.number = ack.number
             held.sign_at, held.redelivered = _now(), True
             return
+        over = held is not None and not held.comes_again
         headers, carried = as_sent(message.headers)
         attempt = carried + ack.attempt
         held = Held(
@@ -375,10 +376,11 @@ class Subscriber:
         )
         durable = self.subscription.durable
         if (
-            headers.get(REPLAY_FOR, durable) != durable
+            (message.headers or headers).get(REPLAY_FOR, durable) != durable
             or SCHEDULE in headers
-            # Its acknowledgement was lost: the handler has seen it.
+            # Its acknowledgement was lost, or is not confirmed yet: the handler has seen it.
             or (ack.attempt > 1 and key in self._remembered)
+            or over
         ):
             self._handling.answers.give(held, ACK)
             if self._order is not None:
