@@ -230,6 +230,27 @@ async def test_a_drained_replica_hands_over_at_once_and_in_order(
     assert by_key(seen) == {k: list(range(200)) for k in "abc"}
 
 
+async def test_a_replica_that_had_nothing_to_do_leaves_no_request_that_would_take_the_next_message(
+    bus: Bus, nats_settings: NatsSettings, subscribers: Subscribers
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(delivery: Delivery) -> None:
+        seen.append(delivery.body)
+
+    async def requested() -> bool:
+        return bool((await bus.js.consumer_info("TESTS", "tests")).num_waiting)
+
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(Bus(nats_settings, name="other"))
+        first = Subscribers(stack).start(other, handler, order_by=key, ack_wait_seconds=3600)
+        await eventually(lambda: first.status.state is State.RUNNING)
+        await eventually(requested)
+    await publish(bus, [b"a0"])
+    subscribers.start(bus, handler, order_by=key, ack_wait_seconds=3600)
+    await eventually(lambda: seen == [b"a0"])
+
+
 async def test_what_another_replica_acknowledges_late_stands_in_for_no_message_that_is_missing(
     bus: Bus, subscribers: Subscribers
 ) -> None:

@@ -118,6 +118,18 @@ async def unpin(bus: Bus, subscription: Subscription) -> None:
     await _call(bus, "UNPIN", subscription, to_json({"group": GROUP}))
 
 
+async def withdraw(bus: Bus, subscription: Subscription) -> None:
+    """Have the server forget the requests that nobody hears the answer of.
+
+    It does so when it is asked how the consumer stands. Else it would give the next message's pin
+    to one of them, and nobody would have the message before the time of that pin is over.
+
+    Raises:
+        MessageBusError: JetStream did not answer.
+    """
+    await _call(bus, "INFO", subscription, b"")
+
+
 def wanted_of_consumer(bus: Bus, subscription: Subscription) -> Config:
     """Return what a subscription wants of its consumer, in the server's terms; None is: not set."""
     asked: Config = {

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.messaging._answers import ACK, IN_PROGRESS
-from shared.messaging._consumer import can_pin, ensure_consumer, look_ahead, pin_seconds, unpin
+from shared.messaging._consumer import (
+    can_pin,
+    ensure_consumer,
+    look_ahead,
+    pin_seconds,
+    unpin,
+    withdraw,
+)
 from shared.messaging._handling import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, Handling, is_outage
 from shared.messaging._held import Held, Key
 from shared.messaging._intake import Batched, InTurn
@@ -293,8 +300,8 @@ class Subscriber:
             finally:
                 self._pull = None
         if self._draining.is_set() or self.paused:
-            if pull.pin is not None:
-                await self._make_way()
+            if pinned:
+                await self._make_way(pull)
             return True
         if not pull.heard:
             await self._bus.suspect()
@@ -329,10 +336,11 @@ class Subscriber:
         free = places - len(self._held) - pull.outstanding
         return free if 2 * free >= places or not pull.outstanding else 0
 
-    async def _make_way(self) -> None:
+    async def _make_way(self, pull: Pull) -> None:
         """Let another replica take an ordered subscription over without waiting for our silence."""
+        leave = withdraw if pull.pin is None else unpin
         try:
-            await unpin(self._bus, self.subscription)
+            await leave(self._bus, self.subscription)
         except MessageBusError as error:
             _logger.info("%s; another replica takes over after a while", error)
 
