@@ -1,4 +1,4 @@
-"""The example of the how-to runs as printed."""
+"""The examples of the how-to and of the tutorial run as printed."""
 
 import re
 import subprocess
@@ -27,3 +27,24 @@ def test_the_suite_of_the_how_to_runs_as_printed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+
+
+def test_the_service_of_the_tutorial_is_tested_as_printed(tmp_path: Path) -> None:
+    files = re.findall(
+        r"`([\w/]+\.py)`[^\n]*:\n\n```python\n(.*?)```",
+        (ROOT / "docs" / "tutorial.md").read_text(),
+        re.DOTALL,
+    )
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
+    done = subprocess.run(
+        [*(sys.executable, "-m", "pytest", "-q"), *("-p", "no:schemathesis")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
