@@ -46,7 +46,6 @@ class Greeting(BaseModel):
 GREET = Contract("cmd.merchant.greet", Greeting)
 DURABLE = "hello-service-greet"
 DAY = 24 * 3600
-MONTH = DeliverySettings(inbox_retention_hours=720)
 NO_DATABASE = DatabaseSettings(enabled=False)
 
 
@@ -77,7 +76,7 @@ def monitored() -> Iterator[tuple[NatsServer, str]]:
 
 
 def on_nats(nats: NatsSettings, **options: Any) -> ServiceSettings:
-    return ServiceSettings(nats=nats, database=NO_DATABASE, delivery=MONTH, **options)
+    return ServiceSettings(nats=nats, database=NO_DATABASE, **options)
 
 
 async def ill(
@@ -95,7 +94,7 @@ async def test_a_healthy_system_is_left_in_peace(
 ) -> None:
     server, monitoring = monitored
     nats = NatsSettings(servers=(server.url,))
-    settings = ServiceSettings(nats=nats, database=database_settings, delivery=MONTH)
+    settings = ServiceSettings(nats=nats, database=database_settings)
     service = hello_service()
     async with service.assemble(settings) as application:
         async with application.unit_of_work() as uow:
@@ -219,7 +218,9 @@ async def test_what_remembers_too_briefly(nats_settings: NatsSettings) -> None:
     @service.handles(GREET)
     async def again(greeting: Greeting) -> None: ...
 
-    settings = on_nats(nats_settings).model_copy(update={"delivery": DeliverySettings()})
+    settings = on_nats(nats_settings).model_copy(
+        update={"delivery": DeliverySettings(inbox_retention_hours=336)}
+    )
     async with merchant_stream(nats_settings):
         found = await ill(service, settings)
     assert "hello-service-again have no inbox" in found["dedupe-outage"].what
@@ -441,7 +442,7 @@ async def test_an_ill_outbox(
     postgres_server: PostgresServer,
 ) -> None:
     superuser = urlsplit(postgres_server.url).username
-    settings = ServiceSettings(nats=nats_settings, database=database_settings, delivery=MONTH)
+    settings = ServiceSettings(nats=nats_settings, database=database_settings)
     service = hello_service()
     async with Database(database_settings, schema="hello") as database:
         await migrate(database, migrations=service.migrations)

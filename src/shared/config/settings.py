@@ -205,7 +205,8 @@ class DeliverySettings(Section):
     spans: bool = True
     """Record a span, and so a line of the log, for each message that is published."""
     outbox_retention_hours: float = Field(default=168.0, gt=0)
-    inbox_retention_hours: float = Field(default=336.0, gt=0)
+    inbox_retention_hours: float = Field(default=744.0, gt=0)
+    """How long a handled message is known: by default a day longer than a dead letter is kept."""
     idempotency_retention_hours: float = Field(default=24.0, gt=0)
     """How long an answer is repeated to whoever sends the same `Idempotency-Key`."""
 
