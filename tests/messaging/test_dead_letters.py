@@ -59,7 +59,11 @@ async def test_storing_twice_keeps_one(bus: Bus) -> None:
     assert len(await letters.list()) == 3
 
 
-async def test_the_list_is_read_in_pages_oldest_first(bus: Bus) -> None:
+@pytest.mark.parametrize("since", [(2, 11), (99, 0)])
+async def test_the_list_is_read_in_pages_oldest_first_on_older_servers_as_well(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, since: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("shared.messaging._direct_get._MANY_SINCE", since)
     letters = DeadLetters(bus)
     assert await letters.list() == []
     for number in range(5):

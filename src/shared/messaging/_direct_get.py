@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NOBODY = "503"
 
+# The release that answers one request with many messages (ADR-31, "Batched requests").
+_MANY_SINCE = (2, 11)
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -29,12 +32,24 @@ class Stored:
     body: bytes
 
 
-async def read_messages(bus: Bus, stream: str, request: Mapping[str, object]) -> list[Stored]:
+async def read_messages(bus: Bus, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
     """Return what the request asks for; nothing where there is nothing.
 
     Raises:
         MessageBusError: JetStream does not answer.
     """
+    version = bus.client.connected_server_version
+    if "batch" not in request or (version.major, version.minor) >= _MANY_SINCE:
+        return await _read(bus, stream, request)
+    found: list[Stored] = []
+    one = {name: value for name, value in request.items() if name != "batch"}
+    while len(found) < int(request["batch"]) and (next_one := await _read(bus, stream, one)):
+        found += next_one
+        one["seq"] = next_one[0].sequence + 1
+    return found
+
+
+async def _read(bus: Bus, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
     client = bus.client
     inbox = client.new_inbox()
     found: list[Stored] = []

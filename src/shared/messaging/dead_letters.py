@@ -157,7 +157,8 @@ class DeadLetters:
         """
         if where.is_empty:
             await self._ensure()
-            request = {"seq": after + 1, "next_by_subj": SUBJECTS, "batch": limit}
+            request: dict[str, str | int] = {"seq": after + 1, "next_by_subj": SUBJECTS}
+            request["batch"] = limit
             return [
                 whole(_head(m.sequence, m.headers, m.stored_at, len(m.body)), m.body)
                 for m in await read_messages(self._bus, STREAM, request)
