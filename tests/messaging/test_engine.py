@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,6 +230,26 @@ async def test_poison_ends_whole_among_the_dead_letters_and_the_rest_flows(
     assert letter.stream_sequence == 2
     info = await bus.js.consumer_info("TESTS", "tests")
     assert (info.num_ack_pending, info.num_pending) == (0, 0)
+
+
+async def test_the_policy_of_a_handler_says_which_errors_are_worth_another_attempt(
+    bus: Bus, subscribers: Subscribers
+) -> None:
+    attempts: Counter[bytes] = Counter()
+
+    async def handler(delivery: Delivery) -> None:
+        attempts[delivery.body] += 1
+        raise ValidationError("soon") if delivery.body == b"1" else DatabaseError("never")
+
+    policy = replace(QUICK, retry_on=(ValidationError,), give_up_on=(DatabaseError,))
+    subscribers.start(bus, handler, retry=policy)
+    await bus.publisher.publish_all([message(1), message(2)])
+
+    async def both() -> bool:
+        return len(await DeadLetters(bus).list()) == 2
+
+    await eventually(both)
+    assert attempts == {b"1": QUICK.attempts, b"2": 1}
 
 
 async def test_an_outage_longer_than_all_attempts_costs_no_message(

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import ConflictError, NotFoundError, Outcome, ValidationError
 from shared.messaging import RetryPolicy
 
 
@@ -45,3 +46,25 @@ def test_without_jitter_it_doubles_up_to_the_cap() -> None:
 def test_numbers_that_make_no_policy_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         RetryPolicy(**numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (NotFoundError("not yet"), Outcome.RETRY),
+        (ConflictError("never"), Outcome.DEAD_LETTER),
+        (ValidationError("as ever"), Outcome.DEAD_LETTER),
+        (ConnectionResetError(), Outcome.DEAD_LETTER),
+        (ConnectionRefusedError(), Outcome.RETRY),
+        (RuntimeError("as ever"), Outcome.RETRY),
+        (ExceptionGroup("two", [ConflictError("never"), OSError()]), Outcome.DEAD_LETTER),
+        (ExceptionGroup("two", [ConflictError("never"), NotFoundError("not yet")]), Outcome.RETRY),
+    ],
+)
+def test_the_policy_says_which_errors_are_worth_it_and_the_nearest_kind_decides(
+    error: Exception, outcome: Outcome
+) -> None:
+    policy = RetryPolicy(
+        retry_on=(NotFoundError, ConnectionRefusedError), give_up_on=(ConflictError, OSError)
+    )
+    assert policy.outcome(error) is outcome

@@ -13,7 +13,6 @@ from shared.errors import (
     Outcome,
     RequestTimeoutError,
     UpstreamServiceError,
-    outcome_of,
 )
 from shared.messaging._answers import ACK, Answers, nak, term
 from shared.messaging._attempts import Attempts, Record, attempt_number
@@ -221,7 +220,8 @@ class Handling:
         while (error := await self._attempt(messages, handle, task)) is not None:
             self._note(error)
             tries += 1
-            if not is_outage(error) or monotonic() - began >= policy.patience_seconds:
+            over = monotonic() - began >= policy.patience_seconds
+            if over or not is_outage(error) or policy.outcome(error) is not Outcome.RETRY:
                 return error
             _logger.warning("outage: %s", error, extra=messages[0].told())
             if await self._drains_within(policy.delay(tries)):
@@ -296,7 +296,7 @@ class Handling:
 
     async def _failed(self, held: Held, error: Exception) -> None:
         policy = self._subscription.retry
-        outcome = outcome_of(error)
+        outcome = policy.outcome(error)
         if outcome is Outcome.ACK:
             await self._acknowledge(held)
         elif outcome is Outcome.DEAD_LETTER:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from shared.errors import Outcome, outcome_of
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -22,6 +24,10 @@ class RetryPolicy:
     of the stream (servers from 2.12 on; before that, inside), so that waiting messages do not keep
     the server from delivering others.
 
+    Which errors are worth another attempt, `shared.errors.outcome_of` says, unless the policy does:
+    after one of `give_up_on` the message is a dead letter at once, after one of `retry_on` it is
+    tried again. If an error is of both, the kind that is nearer to its own decides.
+
     Raises:
         ValueError: On numbers that make no policy.
     """
@@ -33,6 +39,8 @@ class RetryPolicy:
     jitter: float = 0.2
     patience_seconds: float = 3600.0
     long_wait_seconds: float = 60.0
+    retry_on: tuple[type[BaseException], ...] = ()
+    give_up_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -43,6 +51,19 @@ class RetryPolicy:
             raise ValueError("factor >= 1, 0 <= jitter <= 1 and patience_seconds >= 0 must hold")
         if self.long_wait_seconds <= 0:
             raise ValueError("long_wait_seconds must be more than 0")
+
+    def outcome(self, error: BaseException) -> Outcome:
+        """Return what becomes of the message whose handler raised `error`, attempts left."""
+        if self.retry_on or self.give_up_on:
+            for kind in type(error).__mro__:
+                if kind in self.give_up_on:
+                    return Outcome.DEAD_LETTER
+                if kind in self.retry_on:
+                    return Outcome.RETRY
+            if isinstance(error, BaseExceptionGroup):
+                outcomes = {self.outcome(part) for part in error.exceptions}
+                return Outcome.RETRY if Outcome.RETRY in outcomes else Outcome.DEAD_LETTER
+        return outcome_of(error)
 
     def delay(self, attempt: int) -> float:
         """Return the pause in seconds after the failed `attempt` (1 is the first)."""
