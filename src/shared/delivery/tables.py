@@ -130,9 +130,6 @@ _LEASES = (
     # Whether a message was to wait. Those that do are kept out of the way of those that do not.
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS delayed boolean NOT NULL DEFAULT false",
     """\
-UPDATE outbox SET delayed = true
-WHERE published_at IS NULL AND attempts = 0 AND available_at > now()""",
-    """\
 CREATE TABLE IF NOT EXISTS outbox_leases (
   partition integer PRIMARY KEY,
   outbox text NOT NULL,
