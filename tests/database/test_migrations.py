@@ -14,6 +14,7 @@ from shared.database import (
     Migrations,
     migrate,
 )
+from shared.database.revision_source import newest_revision
 from shared.database.sql_statement import split_statements
 from shared.errors import DatabaseError
 from tests.database.models import TestBase
@@ -76,6 +77,61 @@ async def test_migrate_creates_the_schema_and_is_at_the_newest(
                 ('cre"dit;--', "alembic_version"),
                 ('cre"dit;--', "counted"),
             ]
+
+
+async def test_a_start_at_the_newest_revision_does_without_alembic(
+    database_settings: DatabaseSettings, folder: Path
+) -> None:
+    start = f"""
+import asyncio, sys
+from pathlib import Path
+from shared.config import DatabaseSettings
+from shared.database import Database, migrate
+
+async def main():
+    settings = DatabaseSettings.model_validate_json({database_settings.model_dump_json()!r})
+    async with Database(settings, schema="credit") as database:
+        print(await migrate(database, migrations=Path({str(folder)!r})), "alembic" in sys.modules)
+
+asyncio.run(main())
+"""
+
+    async def started() -> str:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE
+        )
+        return (await process.communicate())[0].decode().strip()
+
+    assert await started() == "0002 True"
+    assert await started() == "0002 False"
+    third = SECOND.replace('"0002"', '"0003"').replace('"0001"', '"0002"')
+    (folder / "0003.py").write_text(third.replace("ix_counted", "ix_counted_again"))
+    assert await started() == "0003 True"
+
+
+@pytest.mark.parametrize(
+    ("second", "newest"),
+    [
+        (SECOND, "0002"),
+        (SECOND.replace('revision = "0002"', 'revision: str = "0002"'), "0002"),
+        (SECOND.replace('down_revision = "0001"', "down_revision = None"), None),
+        (SECOND.replace('down_revision = "0001"', 'down_revision = "0000"'), None),
+        (SECOND.replace('down_revision = "0001"', 'down_revision = ("0001",)'), None),
+        (SECOND.replace('revision = "0002"', 'revision = "0001"'), None),
+        (SECOND.replace('"0002"', 'str("0002")'), None),
+        (SECOND + 'if True:\n    revision = "0009"\n', None),
+        (SECOND + 'branch_labels = ("b",)\n', None),
+        (SECOND + 'depends_on = "0001"\n', None),
+        (SECOND + "branch_labels = depends_on = None\n", "0002"),
+        ("# no revision\n", None),
+        ("def upgrade(:\n", None),
+    ],
+)
+def test_the_newest_revision_is_known_without_alembic_only_where_it_is_plain(
+    folder: Path, second: str, newest: str | None
+) -> None:
+    (folder / "0002.py").write_text(second)
+    assert newest_revision(folder) == newest
 
 
 async def test_two_services_in_one_database_do_not_see_each_other(

@@ -4,33 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
+from typer.core import TyperGroup
 
-from shared.cli import contracts, dead_letters, migrate, outbox
 from shared.cli.doctor import doctor
-from shared.cli.table import new_table, print_table
 from shared.cli.target import discover_services, load_service
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context
 
 __all__ = ["app", "main"]
 
+_GROUPS = {
+    "contracts": "shared.cli.contracts",
+    "dlq": "shared.cli.dead_letters",
+    "outbox": "shared.cli.outbox",
+    "migrate": "shared.cli.migrate",
+}
+"""The module of each group of verbs."""
+
+
+class _Verbs(TyperGroup):
+    """Loads a group of verbs when it is called, or listed in the help.
+
+    A service is run by one of the verbs here, and would wait for what the others import.
+    """
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        own = [name for name in super().list_commands(ctx) if name not in _GROUPS]
+        return [*own, *_GROUPS]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name in _GROUPS and cmd_name not in self.commands:
+            group = typer.main.get_group(import_module(_GROUPS[cmd_name]).app)
+            group.name = cmd_name
+            self.add_command(group)
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="glam",
+    cls=_Verbs,
     help="Run, watch and repair services built on glam-shared.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.add_typer(contracts.app, name="contracts")
-app.add_typer(dead_letters.app, name="dlq")
-app.add_typer(outbox.app, name="outbox")
 config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-app.add_typer(migrate.app, name="migrate")
 
 Target = Annotated[
     str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
@@ -77,6 +102,8 @@ def trace(
     ] = Path(".glam/logs"),
 ) -> None:
     """Draw one trace as a tree, over all services, from their logs."""
+    from rich.console import Console  # noqa: PLC0415
+
     from shared.dev.trace_tree import read_spans, render_trace  # noqa: PLC0415
 
     files = (
@@ -92,6 +119,9 @@ def trace(
 @app.command()
 def errors() -> None:
     """List every error code with its status, class and meaning."""
+    from rich.text import Text  # noqa: PLC0415
+
+    from shared.cli.table import new_table, print_table  # noqa: PLC0415
     from shared.errors import catalogue  # noqa: PLC0415
 
     listed = new_table("code", "status", "class", "meaning")
@@ -107,6 +137,9 @@ def config_show(
     origin: Annotated[bool, typer.Option(help="Say where each value comes from.")] = False,
 ) -> None:
     """Show the settings of a service, secrets masked."""
+    from rich.text import Text  # noqa: PLC0415
+
+    from shared.cli.table import new_table, print_table  # noqa: PLC0415
     from shared.config import explain  # noqa: PLC0415
 
     service = load_service(target)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from shared.cli.target import discover_services, load_service
 
@@ -99,6 +97,9 @@ def _status(everything: list[Finding], told: list[Finding], *, strict: bool) -> 
 
 
 def _print(findings: list[Finding], *, show_all: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415 - `glam run` waits for this module
+    from rich.markup import escape  # noqa: PLC0415
+
     console = Console(soft_wrap=True, highlight=False)
     order = list(_COLOURS)
     for finding in sorted(findings, key=lambda f: order.index(f.severity)):

@@ -1,5 +1,6 @@
 """PostgreSQL: connections, models, repositories, migrations, and the gate for its errors."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shared.database.base import (
@@ -18,13 +19,7 @@ from shared.database.filters import Condition, Where, where
 from shared.database.history import Change, HistoryMixin, create_history, drop_history
 from shared.database.keys import UUIDv7Mixin, uuid7_key
 from shared.database.locks import RowLock
-from shared.database.migrations import (
-    MigrationError,
-    MigrationManager,
-    Migrations,
-    create_alembic_env_template,
-    migrate,
-)
+from shared.database.migrated import migrate
 from shared.database.money import Money, money_column
 from shared.database.open_transactions import FailedTransactionError
 from shared.database.pages import KeysetPage, NumberedPage
@@ -52,6 +47,8 @@ if TYPE_CHECKING:
         get_db_session,
         set_database_manager,
     )
+    from shared.database.first_design import MigrationManager, create_alembic_env_template
+    from shared.database.migrations import MigrationError, Migrations
 
 __all__ = [
     "Base",
@@ -108,21 +105,27 @@ __all__ = [
     "without_isolation",
 ]
 
-_OF_FASTAPI = frozenset(
-    {
-        "DBSessionDep",
-        "get_database_health",
-        "get_database_manager",
-        "get_db_session",
-        "set_database_manager",
-    }
-)
+# What brings FastAPI, which a relay alone does not need, or Alembic, which most starts do not.
+_LAZY = {
+    "DBSessionDep": "shared.database.dependencies",
+    "MigrationError": "shared.database.revision_files",
+    "MigrationManager": "shared.database.first_design",
+    "Migrations": "shared.database.migrations",
+    "create_alembic_env_template": "shared.database.first_design",
+    "get_database_health": "shared.database.dependencies",
+    "get_database_manager": "shared.database.dependencies",
+    "get_db_session": "shared.database.dependencies",
+    "set_database_manager": "shared.database.dependencies",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Load the FastAPI dependencies, and FastAPI with them, when they are asked for."""
-    if name in _OF_FASTAPI:
-        from shared.database import dependencies  # noqa: PLC0415 - a relay alone needs no FastAPI
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
 
-        return getattr(dependencies, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, Index, MetaData, String, Table, event, false, func
 from sqlalchemy.dialects.postgresql import UUID as PGUUID
 from sqlalchemy.ext.asyncio import AsyncAttrs
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, declared_attr, mapped_column
 
 __all__ = [
     "Base",
@@ -73,6 +73,13 @@ class MerchantMixin:
     def __table_args__(cls) -> Any:
         """Index of the merchant's rows, named after the table."""
         return (Index(None, "merchant_id", "merchant_domain"),)
+
+
+@event.listens_for(MerchantMixin, "instrument_class", propagate=True)
+def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
+    """Say of the table that merchants are to be kept apart in it, for whoever writes a revision."""
+    if isinstance(mapper.local_table, Table):
+        mapper.local_table.info.setdefault("isolated", True)
 
 
 class TimestampedMixin:

@@ -9,7 +9,6 @@ import re
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +24,7 @@ from sqlalchemy.schema import CreateSchema
 
 from shared.database.drift import flattened, loses_rows, told
 from shared.database.first_design import MigrationManager, create_alembic_env_template
+from shared.database.migrated import migrate, revisions_folder
 from shared.database.migration_lint import lint
 from shared.database.migration_recording import record
 from shared.database.model_operations import (
@@ -73,27 +73,6 @@ class Revision:
     down: tuple[str, ...]
 
 
-async def migrate(database: Database, *, migrations: Path | str) -> str:
-    """Bring the schema up to the newest revision; create it first if need be.
-
-    Any number of replicas may call this at the same time: one works, the others wait and then
-    find nothing to do.
-
-    Args:
-        database: whose ``schema`` is migrated; ``alembic_version`` lives there as well.
-        migrations: folder of the revision files, or the package that is this folder.
-
-    Returns:
-        The revision the schema is at; empty when there are no revisions.
-
-    Raises:
-        FileNotFoundError: no such folder or package.
-        DatabaseError: the database is away, or a statement failed.
-        MigrationError: the revisions do not make one line, or a file does not compile.
-    """
-    return await Migrations(database, migrations).upgrade()
-
-
 class Migrations:
     """The revisions of one service and the schema they are applied to.
 
@@ -108,7 +87,7 @@ class Migrations:
 
     def __init__(self, database: Database, migrations: Path | str) -> None:
         self.database = database
-        self.folder = _folder(migrations)
+        self.folder = revisions_folder(migrations)
 
     async def upgrade(self, revision: str = "head") -> str:
         """Go forward to ``revision``; return the one the schema is at then.
@@ -553,26 +532,6 @@ def _relative(scripts: ScriptDirectory, current: str, revision: str | None) -> s
             f"not {steps}"
         )
     return way[steps].revision if steps < len(way) else None
-
-
-def _folder(migrations: Path | str) -> Path:
-    folder = _root(migrations)
-    return folder / "versions" if (folder / "versions").is_dir() else folder
-
-
-def _root(migrations: Path | str) -> Path:
-    if isinstance(migrations, Path) or "/" in migrations:
-        folder = Path(migrations)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder of migrations at {folder}")
-        return folder.absolute()
-    try:
-        spec = find_spec(migrations)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"no package of migrations named {migrations}")
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def _quoted(name: str) -> str:

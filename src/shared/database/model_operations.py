@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alembic.autogenerate import render, renderers
 from alembic.operations import ops
-from sqlalchemy import Table, TypeDecorator, event, text
+from sqlalchemy import TypeDecorator, text
 
-from shared.database.base import Base, MerchantMixin
+from shared.database.base import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
     from alembic.migration import MigrationContext
     from sqlalchemy import Connection, MetaData
-    from sqlalchemy.orm import Mapper
 
 __all__ = ["FirstRevision", "missing_operations", "models_of", "render_type", "write_operations"]
 
@@ -129,12 +128,6 @@ def _needed(metadata: MetaData, name: str) -> dict[str, str]:
         key = [column.name for column in table.primary_key]
         needed["create_history"] = f"{name!r}, key={key!r}"
     return needed
-
-
-@event.listens_for(MerchantMixin, "instrument_class", propagate=True)
-def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
-    if isinstance(mapper.local_table, Table):
-        mapper.local_table.info.setdefault("isolated", True)
 
 
 _TRIGGERS = text(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alembic.util import CommandError
 
+from shared.database.revision_source import read_revision, revision_files
 from shared.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -30,14 +31,12 @@ def check_files(folder: Path) -> None:
             take one and forget the other.
     """
     seen: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.py")):
-        if path.name == "__init__.py":
-            continue
+    for path in revision_files(folder):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
         except SyntaxError as error:
             raise MigrationError(f"{path}:{error.lineno}: does not compile: {error.msg}") from error
-        revision = _revision(tree)
+        revision = read_revision(tree)
         if revision is None:
             continue
         other = seen.setdefault(revision, path)
@@ -46,20 +45,3 @@ def check_files(folder: Path) -> None:
                 f"{other.name} and {path.name} in {folder} are both revision {revision}: give the "
                 f'later one the next number, in its name too, and down_revision = "{revision}"'
             )
-
-
-def _revision(tree: ast.Module) -> str | None:
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        else:
-            continue
-        if (
-            any(isinstance(target, ast.Name) and target.id == "revision" for target in targets)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            return node.value.value
-    return None

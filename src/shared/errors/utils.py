@@ -6,7 +6,6 @@ import re
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import wraps
 from inspect import iscoroutinefunction
 from math import ceil
@@ -175,6 +174,8 @@ def _retry_after_seconds(value: str | None) -> int | None:
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
         return int(text)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - brings sockets and calendars
+
     try:
         when = parsedate_to_datetime(text)
     except ValueError:

@@ -18,7 +18,6 @@ from shared.errors import (
     NotFoundError,
     ValidationError,
 )
-from shared.events import contracts as declared_contracts
 from shared.messaging._direct_get import read_messages
 from shared.messaging._gate import translated
 from shared.messaging._heads import read_heads
@@ -507,6 +506,8 @@ class DeadLetters:
         if CLAIM in letter.headers and edit.body is not None:
             # What it was may be lost for good; that is why somebody hands in a new one.
             own = replace(own, headers={n: v for n, v in own.headers.items() if n != CLAIM})
+        from shared.events import contracts as declared_contracts  # noqa: PLC0415 - all payloads
+
         check_edited(own, body, (*self._contracts, *declared_contracts()))
         return body, differences(own.body, body)
 
