@@ -10,6 +10,7 @@ from shared.cli.app import app
 from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
 from shared.database import Database, migrate
 from shared.delivery import Relay, UnitOfWork
+from shared.delivery.status import read_backlog
 from shared.events import Streams
 from shared.messaging import Bus
 from tests.delivery.world import COUNTED, STREAM, Counted
@@ -65,14 +66,7 @@ async def fill(database_settings: DatabaseSettings, nats_settings: NatsSettings)
                     uow.outbox.add(COUNTED, Counted(n=n))
 
         await add(1, 2, 3)
-        relay = Relay(
-            database,
-            bus.publisher,
-            service="hello-service",
-            settings=DeliverySettings(),
-            bus=bus,
-        )
-        assert await relay.drain()
+        assert await relay(database, bus).drain()
         await add(4)
         await bus.js.delete_stream(STREAM)
         await bus.ensure_stream(Streams.CREDIT)
@@ -85,6 +79,52 @@ def test_status_tells_what_waits_and_who_holds_the_partitions(filled: str) -> No
     assert "0 failed before" in result.output
     assert "kept since" in result.output
     assert result.output.count("nobody") == 16
+    assert "last error" not in result.output
+
+
+def test_status_tells_of_a_message_that_cannot_be_published_which_and_why(
+    filled: str, database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    event_id = asyncio.run(add_too_large(database_settings, nats_settings))
+    result = glam("outbox", "status", filled)
+    assert result.exit_code == 0, result.output
+    assert "1 to publish" in result.output
+    assert "1 failed before" in result.output
+    (row,) = (line for line in result.output.splitlines() if event_id in line)
+    assert "evt.credit.counted" in row
+    assert "acme [de]" in row
+    assert "is too large" in row
+    with_objects = nats_settings.model_copy(update={"claim_check_bytes": 100_000})
+    asyncio.run(relay_all(database_settings, with_objects))
+    assert "0 to publish" in glam("outbox", "status", filled).output
+
+
+async def add_too_large(database_settings: DatabaseSettings, nats_settings: NatsSettings) -> str:
+    async with (
+        Database(database_settings, schema="hello") as database,
+        Bus(nats_settings, name="test") as bus,
+    ):
+        async with UnitOfWork(database, service="hello-service") as uow:
+            large = {"pad": "x" * 3 * 1024 * 1024}
+            added = uow.outbox.add(COUNTED, Counted(n=5), key="acme [de]", metadata=large)
+        assert not await relay(database, bus).drain()
+        return added.event_id
+
+
+async def relay_all(database_settings: DatabaseSettings, nats_settings: NatsSettings) -> None:
+    async with (
+        asyncio.timeout(60),
+        Database(database_settings, schema="hello") as database,
+        Bus(nats_settings, name="test") as bus,
+    ):
+        while (await read_backlog(database)).count:
+            await relay(database, bus).drain()
+            await asyncio.sleep(0.1)
+
+
+def relay(database: Database, bus: Bus) -> Relay:
+    settings = DeliverySettings()
+    return Relay(database, bus.publisher, service="hello-service", settings=settings, bus=bus)
 
 
 def test_rebuild_says_what_it_would_do_does_it_and_may_be_repeated(filled: str) -> None:

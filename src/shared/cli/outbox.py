@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from shared.cli.table import new_table, print_table
 from shared.cli.target import load_service
@@ -31,7 +32,7 @@ Target = Annotated[
 
 @app.command()
 def status(target: Target) -> None:
-    """Show what waits to be published, and which relays hold the outbox's partitions."""
+    """Show what waits to be published and what fails, and which relays hold the partitions."""
     settings, schema = _place(target)
 
     async def read() -> OutboxStatus:
@@ -55,6 +56,18 @@ def status(target: Target) -> None:
             str(lease.partition),
             lease.owner or "nobody",
             "" if remaining is None else f"{remaining:.0f} s" if remaining > 0 else "expired",
+        )
+    print_table(listed)
+    if not found.failing:
+        return
+    listed = new_table("event", "subject", "key", "attempts", "last error")
+    for message in found.failing:
+        listed.add_row(
+            message.event_id,
+            message.subject,
+            Text(message.key or ""),
+            str(message.attempts),
+            Text(message.last_error or ""),
         )
     print_table(listed)
 

@@ -14,7 +14,7 @@ from shared.delivery.janitor import Janitor
 from shared.delivery.outbox import Outbox, UndeclaredContractError
 from shared.delivery.rebuild import Rebuilt, rebuild_streams
 from shared.delivery.relay import Relay, RelayStatus
-from shared.delivery.status import Backlog, Lease, OutboxStatus, read_outbox_status
+from shared.delivery.status import Backlog, FailingMessage, Lease, OutboxStatus, read_outbox_status
 from shared.delivery.tables import (
     create_delivery_tables,
     create_outbox_leases,
@@ -32,6 +32,7 @@ __all__ = [
     "Answer",
     "Backlog",
     "CommitInDoubtError",
+    "FailingMessage",
     "IdempotencyKeyInUseError",
     "IdempotencyKeyReusedError",
     "IdempotencyKeys",

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from shared.database import Database
 
-__all__ = ["Backlog", "Lease", "OutboxStatus", "read_backlog", "read_outbox_status"]
+__all__ = [
+    "Backlog",
+    "FailingMessage",
+    "Lease",
+    "OutboxStatus",
+    "read_backlog",
+    "read_outbox_status",
+]
 
 # By the partial indexes alone, as large as the table may be.
 BACKLOG = """\
@@ -59,17 +66,36 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingMessage:
+    """A message that was tried and is not published; it holds back the later ones of its key."""
+
+    event_id: str
+    subject: str
+    key: str | None
+    attempts: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxStatus:
-    """How an outbox stands: what is due, its leases, and the age of the oldest row it keeps."""
+    """How an outbox stands: what is due, its leases, and the age of the oldest row it keeps.
+
+    ``failing`` are the oldest of those that were tried in vain, twenty at most; ``backlog.failing``
+    says how many there are.
+    """
 
     backlog: Backlog
     leases: Sequence[Lease]
     kept_since: datetime | None
+    failing: Sequence[FailingMessage] = ()
 
 
 _LEASES = text("""\
 SELECT partition, owner, token, extract(epoch FROM expires_at - clock_timestamp()) AS remaining
 FROM outbox_leases ORDER BY partition""")
+_FAILING = text("""\
+SELECT event_id, subject, key, attempts, last_error
+FROM outbox WHERE published_at IS NULL AND attempts > 0 ORDER BY id LIMIT 20""")
 _KEPT_SINCE = text("SELECT created_at FROM outbox ORDER BY id LIMIT 1")
 
 
@@ -109,4 +135,5 @@ async def read_outbox_status(database: Database) -> OutboxStatus:
                 for row in await connection.execute(_LEASES)
             ]
             kept_since = await connection.scalar(_KEPT_SINCE)
-    return OutboxStatus(backlog, leases, kept_since)
+            failing = [FailingMessage(*row) for row in await connection.execute(_FAILING)]
+    return OutboxStatus(backlog, leases, kept_since, failing)
