@@ -82,6 +82,15 @@ async def test_migrate_creates_the_schema_and_is_at_the_newest(
 async def test_a_start_at_the_newest_revision_does_without_alembic(
     database_settings: DatabaseSettings, folder: Path
 ) -> None:
+    assert await started(database_settings, folder) == ["0002", "True"]
+    assert await started(database_settings, folder) == ["0002", "False"]
+    third = SECOND.replace('"0002"', '"0003"').replace('"0001"', '"0002"')
+    (folder / "0003.py").write_text(third.replace("ix_counted", "ix_counted_again"))
+    assert await started(database_settings, folder) == ["0003", "True"]
+
+
+async def started(database_settings: DatabaseSettings, folder: Path) -> list[str]:
+    """Migrate in a process of its own; return the revision, and whether Alembic was loaded."""
     start = f"""
 import asyncio, sys
 from pathlib import Path
@@ -95,18 +104,10 @@ async def main():
 
 asyncio.run(main())
 """
-
-    async def started() -> str:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE
-        )
-        return (await process.communicate())[0].decode().strip()
-
-    assert await started() == "0002 True"
-    assert await started() == "0002 False"
-    third = SECOND.replace('"0002"', '"0003"').replace('"0001"', '"0002"')
-    (folder / "0003.py").write_text(third.replace("ix_counted", "ix_counted_again"))
-    assert await started() == "0003 True"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode().split()
 
 
 @pytest.mark.parametrize(
@@ -150,27 +151,8 @@ async def test_two_services_in_one_database_do_not_see_each_other(
 async def test_many_replicas_may_migrate_at_once(
     database_settings: DatabaseSettings, folder: Path
 ) -> None:
-    replica = f"""
-import asyncio
-from pathlib import Path
-from shared.config import DatabaseSettings
-from shared.database import Database, migrate
-
-async def main():
-    settings = DatabaseSettings.model_validate_json({database_settings.model_dump_json()!r})
-    async with Database(settings, schema="credit") as database:
-        print(await migrate(database, migrations=Path({str(folder)!r})))
-
-asyncio.run(main())
-"""
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", replica, stdout=asyncio.subprocess.PIPE
-        )
-        for _ in range(6)
-    ]
-    outputs = await asyncio.gather(*(process.communicate() for process in processes))
-    assert [output.decode().split() for output, _ in outputs] == [["0002"]] * 6
+    replicas = [started(database_settings, folder) for _ in range(6)]
+    assert [revision for revision, _ in await asyncio.gather(*replicas)] == ["0002"] * 6
     async with Database(database_settings, schema="credit") as database:
         assert await rows(database) == [1, 2]
 

@@ -36,7 +36,7 @@ class _DrainingServer(uvicorn.Server):
         await super().startup(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain, then stop. Second: end at once."""
+        """First signal: drain, then stop. Second, or while it still starts: end at once."""
         del frame
         if self._application.draining or self._loop is None or not self.started:
             if not self.force_exit:
@@ -66,7 +66,8 @@ def serve(application: Application[Any]) -> None:
     On the first signal readiness turns 503, subscribers stop fetching, running handlers and the
     outbox finish within ``drain_seconds`` while HTTP is still answered; then the listener closes.
     A second signal ends the process at once, by SIGALRM if it has not ended within a second: what
-    was unfinished is delivered again by the server.
+    was unfinished is delivered again by the server. So does the first while the service still
+    starts, and has nothing in hand.
 
     Raises:
         SystemExit: with status 3 when the service could not start.
