@@ -119,6 +119,7 @@ asyncio.run(main())
         (SECOND.replace('down_revision = "0001"', 'down_revision = "0000"'), None),
         (SECOND.replace('down_revision = "0001"', 'down_revision = ("0001",)'), None),
         (SECOND.replace('revision = "0002"', 'revision = "0001"'), None),
+        ('revision = "0001"\ndown_revision = None\n', None),  # twice the same
         (SECOND.replace('"0002"', 'str("0002")'), None),
         (SECOND + 'if True:\n    revision = "0009"\n', None),
         (SECOND + 'branch_labels = ("b",)\n', None),
