@@ -11,7 +11,7 @@ import aiosmtplib
 
 from services.notification.settings import SmtpSettings
 from services.notification.templates import Rendered
-from shared.errors.notification import EmailProviderError, InvalidRecipientError
+from shared.platform.errors.notification import EmailProviderError, InvalidRecipientError
 from shared.tracing import span
 
 __all__ = ["MailRefusedError", "Mailer"]

@@ -12,7 +12,6 @@ from services.notification.templates import Templates
 from shared.database import tenant_scope
 from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import ConflictError
-from shared.errors.notification import EmailProviderError
 from shared.events import Envelope
 from shared.events.notification import (
     EMAIL_FAILED,
@@ -21,6 +20,7 @@ from shared.events.notification import (
     EmailSentEventPayload,
     SendEmailCommandPayload,
 )
+from shared.platform.errors.notification import EmailProviderError
 
 __all__ = ["PUBLISHES", "PostOffice"]
 

@@ -8,7 +8,7 @@ from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
 
-from shared.errors.notification import TemplateNotFoundError, TemplateRenderError
+from shared.platform.errors.notification import TemplateNotFoundError, TemplateRenderError
 
 __all__ = ["Rendered", "Templates"]
 

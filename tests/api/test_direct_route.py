@@ -33,7 +33,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 
 from shared.api import ApiResponse, Links, Pagination, install_edge, success_response
-from shared.api.direct_route import DirectRoute, make_direct
+from shared.api.edge.direct_route import DirectRoute, make_direct
 from shared.api.models import ErrorDetail, Meta
 from shared.config import ApiSettings
 from shared.context import Context, TraceContext, bind

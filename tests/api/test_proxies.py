@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.api.proxies import TrustedProxies
+from shared.api.edge.proxies import TrustedProxies
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ from shared.api import (
     install_exception_handlers,
     install_rate_limits,
     limit_tenant,
-    rate_limit_counters,
 )
-from shared.api.rate_limit_counters import ProcessCounters
-from shared.api.rate_limit_redis import RedisCounters
+from shared.api.rate_limits import counters as rate_limit_counters
+from shared.api.rate_limits.counters import ProcessCounters
+from shared.api.rate_limits.redis import RedisCounters
 from shared.config import (
     ApiSettings,
     RateLimitSettings,
@@ -512,7 +512,7 @@ def test_the_url_of_the_storage_is_a_secret() -> None:
 def test_a_missing_extra_says_what_to_type(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    monkeypatch.delitem(sys.modules, "shared.api.rate_limit_redis", raising=False)
+    monkeypatch.delitem(sys.modules, "shared.api.rate_limits.redis", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'glam-shared\[redis\]'"):
         build(storage_url="redis://127.0.0.1")
 
@@ -694,7 +694,7 @@ async def test_a_redis_that_dies_takes_nothing_down(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.api.rate_limits._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("shared.api.rate_limits.rate_limits._PAUSE_SECONDS", 0)
     app = build(client=["1/day"], storage_url=redis_server.url, storage_timeout_seconds=5)
     async with running(app), client(app) as http:
         assert (await http.get("/orders")).status_code == 200
@@ -707,7 +707,7 @@ async def test_a_redis_that_dies_takes_nothing_down(
         await redis_server.restart()
         assert (await http.get("/orders")).status_code == 200  # it had nothing on disk
         assert (await http.get("/orders")).status_code == 429
-    told = [r for r in caplog.records if r.name == "shared.api.rate_limits"]
+    told = [r for r in caplog.records if r.name == "shared.api.rate_limits.rate_limits"]
     assert [(r.levelno, r.getMessage()) for r in told] == [
         (logging.ERROR, "rate limits are off"),
         (logging.WARNING, "rate limits are on again"),
@@ -722,7 +722,7 @@ async def test_a_redis_that_hangs_is_left_alone(
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.api.rate_limits._PAUSE_SECONDS", 3600)
+    monkeypatch.setattr("shared.api.rate_limits.rate_limits._PAUSE_SECONDS", 3600)
     app = build(client=["1/day"], storage_url=redis_server.url, storage_timeout_seconds=0.05)
     counters, asked = app.state.rate_limits.counters, []
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Host, Route
 
 from shared.api import ApiResponse, Edge, install_edge, install_exception_handlers, success_response
-from shared.api.route_table import RouteTable
+from shared.api.edge.route_table import RouteTable
 from shared.config import ApiSettings, LoggingSettings
 from shared.context import current
 from shared.errors import NotFoundError

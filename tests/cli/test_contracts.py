@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def glam(*arguments: str) -> Result:
-    from shared.events import source
+    from shared.contracts import source
 
     source._tree.cache_clear()  # a process reads each file once
     result = CliRunner().invoke(app, ["contracts", *arguments])

@@ -10,7 +10,7 @@ from shared.cli.app import app
 from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
 from shared.database import Database, migrate
 from shared.delivery import Relay, UnitOfWork
-from shared.delivery.status import read_backlog
+from shared.delivery.outbox.status import read_backlog
 from shared.events import Streams
 from shared.messaging import Bus
 from tests.delivery.world import COUNTED, STREAM, Counted

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.context import Context, TraceContext, bind
 from shared.database import Database, system_scope, tenant_scope
-from shared.database.instrumentation import trace_statements
+from shared.database.engine.instrumentation import trace_statements
 from shared.tracing import FinishedSpan, export_to
 from tests.database.models import Coupon
 from tests.database.orders import SHOP

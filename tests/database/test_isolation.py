@@ -28,11 +28,11 @@ from shared.database import (
     expose_merchants,
     isolate_merchants,
     system_scope,
-    tenancy,
     tenant_scope,
     where,
     without_isolation,
 )
+from shared.database.tenancy import scopes as tenancy
 from shared.errors import DatabaseError, GlamBaseError, NotFoundError
 from tests.database.models import Account, Article, Line, Order, TestBase
 from tests.database.orders import OTHER, SHOP, line, order
@@ -395,7 +395,7 @@ async def test_a_hole_would_be_seen(
         leave_to_the_other(shops)
         await shops.engine.dispose()
         monkeypatch.setattr(tenancy, "tell_tenant", lambda _connection: None)
-        monkeypatch.setattr("shared.database.routing.tell_tenant", lambda _connection: None)
+        monkeypatch.setattr("shared.database.engine.routing.tell_tenant", lambda _connection: None)
     else:
         what = "NO FORCE" if fault == "not forced" else "DISABLE"
         async with shops.engine.begin() as connection:

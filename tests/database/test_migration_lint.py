@@ -7,7 +7,7 @@ import pytest
 
 from shared.config import DatabaseSettings
 from shared.database import Database, Migrations
-from shared.database.migration_lint import RULES, Finding
+from shared.database.migrations.lint import RULES, Finding
 
 BEFORE = """
 import sqlalchemy as sa

@@ -14,8 +14,8 @@ from shared.database import (
     Migrations,
     migrate,
 )
-from shared.database.revision_source import newest_revision
-from shared.database.sql_statement import split_statements
+from shared.database.migrations.source import newest_revision
+from shared.database.migrations.sql_statement import split_statements
 from shared.errors import DatabaseError
 from tests.database.models import TestBase
 

@@ -20,8 +20,8 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings
 from shared.context import Context, bind
 from shared.database import Database, tenant_scope
-from shared.database.instrumentation import trace_statements
-from shared.database.slow_queries import hide_values
+from shared.database.engine.instrumentation import trace_statements
+from shared.database.engine.slow_queries import hide_values
 from shared.dev import PostgresServer
 from shared.errors import DatabaseError
 from shared.tracing import FinishedSpan, export_to

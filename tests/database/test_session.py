@@ -15,7 +15,7 @@ from shared.database import (
     get_database_health,
     set_database_manager,
 )
-from shared.database import dependencies as module
+from shared.legacy.database import dependencies as module
 
 
 @pytest.fixture

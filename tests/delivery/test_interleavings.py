@@ -12,11 +12,11 @@ from nats.js.api import StreamConfig
 from sqlalchemy import text
 
 from shared.config import DeliverySettings
-from shared.delivery.courier import Courier
-from shared.delivery.fences import Fences
-from shared.delivery.janitor import Janitor
-from shared.delivery.leases import LeasedOutbox
-from shared.delivery.listener import Listener
+from shared.delivery.relay.fences import Fences
+from shared.delivery.relay.janitor import Janitor
+from shared.delivery.relay.leases import LeasedOutbox
+from shared.delivery.relay.listener import Listener
+from shared.delivery.relay.sender import Courier
 from shared.events import Contract
 from tests.delivery.world import (
     Counted,
@@ -86,7 +86,7 @@ async def test_a_listener_that_is_cancelled_from_within_listens_again(
 async def test_a_janitor_that_is_cancelled_from_within_cleans_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.delivery.janitor._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("shared.delivery.relay.janitor._PAUSE_SECONDS", 0.01)
     cancelled = cancel_once(monkeypatch, Janitor, "sweep")
     async with running(world.relay()):
         await eventually(lambda: called(cancelled, 3))
@@ -96,7 +96,7 @@ async def test_a_janitor_that_is_cancelled_from_within_cleans_again(
 async def test_a_count_of_the_backlog_that_fails_does_not_end_the_relay(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
-    monkeypatch.setattr("shared.delivery.relay._MEASURE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("shared.delivery.relay.relay._MEASURE_EVERY_SECONDS", 0.0)
     counted = cancel_once(monkeypatch, LeasedOutbox, "backlog", fault)
     relay = world.relay()
     async with running(relay):

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.context import Context, bind
 from shared.delivery import UndeclaredContractError
-from shared.delivery.tables import InboxRow
+from shared.delivery.outbox.tables import InboxRow
 from shared.errors import DatabaseError
 from shared.events import Envelope
 from shared.events.notification import SEND_EMAIL

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.config import LoggingSettings
 from shared.context import Context
-from shared.delivery.pending import Pending, record_published
+from shared.delivery.relay.pending import Pending, record_published
 from shared.dev.trace_tree import SpanRecord, read_spans
 from shared.logging import configure_logging
 from shared.messaging import PubAck

@@ -15,10 +15,12 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
 from shared.context import Context, TraceContext, bind
 from shared.database import Database, migrate
-from shared.delivery import Relay, leases, status
-from shared.delivery import relay as relays
-from shared.delivery.leases import LeasedOutbox
-from shared.delivery.relay import Publishes
+from shared.delivery import Relay
+from shared.delivery.outbox import status
+from shared.delivery.relay import leases
+from shared.delivery.relay import relay as relays
+from shared.delivery.relay.leases import LeasedOutbox
+from shared.delivery.relay.relay import Publishes
 from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 
 from shared.context import Context, bind
 from shared.database import Database
-from shared.database.instrumentation import trace_statements
+from shared.database.engine.instrumentation import trace_statements
 from shared.delivery import CommitInDoubtError
 from shared.errors import DatabaseError, ValidationError
 from shared.tracing import FinishedSpan, export_to

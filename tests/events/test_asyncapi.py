@@ -17,7 +17,8 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel, Field, RootModel
 from pydantic_core import to_jsonable_python
 
-from shared.events import Contract, Envelope, asyncapi_document
+from shared.contracts import asyncapi_document
+from shared.events import Contract, Envelope
 from shared.service import Service
 
 if TYPE_CHECKING:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, Field
 
-from shared.events import Contract, Envelope, UpcastError, contracts, describe
+from shared.contracts import describe
+from shared.events import Contract, Envelope, UpcastError
 from shared.events.credit import ORDER_UPDATED
+from shared.platform.declared import contracts
 from shared.service import Service
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.events import Change, ContractLock, LockError, compare_contracts, contracts, describe
+from shared.contracts import Change, ContractLock, LockError, compare_contracts, describe
+from shared.platform.declared import contracts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from shared.context import Context, TraceContext, bind
 from shared.errors import Outcome, ValidationError, outcome_of
-from shared.events import Contract, Envelope, EnvelopeError, contracts
+from shared.events import Contract, Envelope, EnvelopeError
 from shared.events.credit import MERCHANT_CREATED, ORDER_UPDATED, MerchantCreatedPayload
+from shared.platform.declared import contracts
 from tests.events.strategies import AWARE, JSON, OBJECTS, PROOF, values
 
 MERCHANT = UUID("7b3f2a52-54b4-4f0c-9be4-5f0a2f6f6c11")

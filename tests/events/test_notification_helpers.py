@@ -13,8 +13,8 @@ from shared.events.notification import (
     SendEmailCommand,
     create_bulk_email_command,
     create_send_email_command,
-    helpers,
 )
+from shared.legacy.events import notification as helpers
 
 MERCHANT = UUID("7b3f2a52-54b4-4f0c-9be4-5f0a2f6f6c11")
 

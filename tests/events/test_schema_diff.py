@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic_core import to_json
 
-from shared.events import contracts, find_breaks
+from shared.contracts import find_breaks
+from shared.platform.declared import contracts
 
 REQUIRED = ...
 

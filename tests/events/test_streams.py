@@ -11,7 +11,6 @@ from shared.events import (
     SERVICE_STREAM_MAP,
     Contract,
     Streams,
-    contracts,
     get_stream_for_service,
     get_stream_from_subject,
     get_stream_subjects,
@@ -22,6 +21,7 @@ from shared.events.catalog import CatalogCommands, CatalogEvents
 from shared.events.credit import CreditEvents
 from shared.events.notification import NotificationCommands, NotificationEvents
 from shared.events.scheduler import SchedulerCommands, SchedulerEvents
+from shared.platform.declared import contracts
 from tests.events.strategies import PROOF
 
 CATALOGUES = {

@@ -17,7 +17,7 @@ from tests.events.strategies import JSON, PROOF, values
 WRAPPERS: list[type[EventWrapper[Any]]] = [
     value
     for leaf in (catalog, notification)
-    for value in vars(leaf).values()
+    for value in (getattr(leaf, name) for name in leaf.__all__)
     if isinstance(value, type) and issubclass(value, EventWrapper)
 ]
 TEXT = st.text(min_size=1)

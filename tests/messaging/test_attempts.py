@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from shared.messaging import Bus, DeadLetters, Delivery, OutgoingMessage, RetryPolicy, Subscriber
-from shared.messaging.engine import ATTEMPTS_FAILED
+from shared.messaging.subscriber import ATTEMPTS_FAILED
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
 from .test_engine import _subscriber

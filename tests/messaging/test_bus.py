@@ -15,7 +15,7 @@ from shared.config import NatsSettings
 from shared.dev import NatsServer
 from shared.errors import MessageBusError
 from shared.messaging import Bus, Delivery
-from shared.messaging._client import LeanClient, _plainly
+from shared.messaging.connection.client import LeanClient, _plainly
 
 from .conftest import STREAM, Subscribers, eventually, message
 

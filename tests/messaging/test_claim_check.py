@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.messaging import Bus, DeadLetters, Delivery
-from shared.messaging.claim_check import BUCKET, CLAIM, MAX_AGE_SECONDS
+from shared.messaging.publishing.claim_check import BUCKET, CLAIM, MAX_AGE_SECONDS
 
 from .conftest import STREAM, Subscribers, eventually, message
 

@@ -24,15 +24,15 @@ from shared.messaging import (
     Delivery,
     OutgoingMessage,
 )
-from shared.messaging import dead_letters as module
-from shared.messaging.claim_check import CLAIM, ClaimCheck, resolve
+from shared.messaging.dead_letters import store as module
+from shared.messaging.publishing.claim_check import CLAIM, ClaimCheck, resolve
 
 from .conftest import STREAM, SUBJECT, Subscribers, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shared.messaging.outgoing import PubAck
+    from shared.messaging.publisher import PubAck
 
 
 class Order(BaseModel):

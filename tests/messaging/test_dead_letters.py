@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import MessageBusError, NotFoundError
 from shared.messaging import Bus, DeadLetters, Delivery
-from shared.messaging.dead_letters import REPLAY_FOR, fingerprint
+from shared.messaging.dead_letters.store import REPLAY_FOR, fingerprint
 
 from .conftest import SUBJECT, Subscribers, eventually, message
 
@@ -63,7 +63,7 @@ async def test_storing_twice_keeps_one(bus: Bus) -> None:
 async def test_the_list_is_read_in_pages_oldest_first_on_older_servers_as_well(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, since: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("shared.messaging._direct_get._MANY_SINCE", since)
+    monkeypatch.setattr("shared.messaging.dead_letters.direct_get._MANY_SINCE", since)
     letters = DeadLetters(bus)
     assert await letters.list() == []
     for number in range(5):

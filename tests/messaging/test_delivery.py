@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from shared.messaging import Delivery, Subscription
-from shared.messaging.delivery import AckSubject
+from shared.messaging.consuming.delivery import AckSubject
 
 NUMBERS = "3.41.7.1767323045123456789.12"
 READ = AckSubject("ORDERS", "credit", 3, 41, 7, 1767323045123456789, 12)

@@ -29,9 +29,9 @@ from shared.messaging import (
     State,
     Subscriber,
     Subscription,
-    engine,
 )
-from shared.messaging.engine import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
+from shared.messaging import subscriber as engine
+from shared.messaging.subscriber import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
 

@@ -253,7 +253,7 @@ async def test_a_handled_message_whose_acknowledgement_was_lost_is_not_handled_a
 async def test_what_comes_again_while_its_acknowledgement_is_confirmed_is_not_handled_again(
     bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.messaging._answers.API_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr("shared.messaging.consuming.acknowledgements.API_TIMEOUT_SECONDS", 1.5)
     seen: list[bytes] = []
 
     async def handler(delivery: Delivery) -> None:

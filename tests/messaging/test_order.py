@@ -19,10 +19,10 @@ from pydantic_core import to_json
 from shared.config import NatsSettings
 from shared.errors import ValidationError
 from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, State, Subscription
-from shared.messaging._held import Held, Key
-from shared.messaging._lanes import Lanes
-from shared.messaging._order import InOrder
-from shared.messaging._pull import GROUP
+from shared.messaging.consuming.in_flight import Held, Key
+from shared.messaging.consuming.lanes import Lanes
+from shared.messaging.consuming.ordering import InOrder
+from shared.messaging.consuming.pull import GROUP
 from shared.testing import NatsProxy, faults
 
 from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
@@ -348,7 +348,7 @@ async def test_an_older_server_keeps_the_order_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("shared.messaging._consumer._PINNED_SINCE", (99, 0))
+    monkeypatch.setattr("shared.messaging.streams.consumers._PINNED_SINCE", (99, 0))
     seen: list[bytes] = []
 
     async def handler(delivery: Delivery) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import MessageBusError
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
-from shared.messaging._wire import header_block
+from shared.messaging.publishing.wire import header_block
 
 from .conftest import STREAM, SUBJECT, eventually, message
 

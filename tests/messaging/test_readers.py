@@ -8,9 +8,10 @@ import pytest
 from nats.js.api import ConsumerConfig
 from pydantic import BaseModel, create_model
 
-from shared.events import Contract, Reader, Verdict
+from shared.contracts import Reader, Verdict
+from shared.events import Contract
 from shared.messaging import Subscription, find_consumers
-from shared.messaging._consumer import ensure_consumer
+from shared.messaging.streams.consumers import ensure_consumer
 
 if TYPE_CHECKING:
     from shared.messaging import Bus, Delivery

@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.messaging._remembered import Remembered
+from shared.messaging.consuming.recently_handled import Remembered
 
 KEYS = st.tuples(st.integers(0, 3) | st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1))
 

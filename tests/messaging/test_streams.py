@@ -27,7 +27,7 @@ from nats.js.api import (
 from shared.errors import MessageBusError
 from shared.events import StreamDefinition, Streams
 from shared.messaging import Bus
-from shared.messaging._difference import _LEFT, _REFUSED, _merged, covers, united
+from shared.messaging.streams.diff import _LEFT, _REFUSED, _merged, covers, united
 
 from .conftest import STREAM, message
 

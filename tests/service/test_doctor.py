@@ -20,23 +20,16 @@ from shared.config import DatabaseSettings, DeliverySettings, NatsSettings, Serv
 from shared.database import Database, migrate
 from shared.delivery import UnitOfWork
 from shared.dev import NatsServer, PostgresServer
+from shared.doctor import CODES, Finding, Severity, examine
+from shared.doctor.checks.server import judge_clock
+from shared.doctor.checks.streams import _copies
+from shared.doctor.patient import Patient, duration
+from shared.doctor.releases import judge_release
 from shared.events import Contract, Streams
-from shared.messaging import (
-    Bus,
-    DeadLetters,
-    Delivery,
-    Inspection,
-    OutgoingMessage,
-    RetryPolicy,
-    inspection,
-)
-from shared.messaging._consumer import ensure_consumer
+from shared.messaging import Bus, DeadLetters, Delivery, Inspection, OutgoingMessage, RetryPolicy
+from shared.messaging.streams import facts as inspection
+from shared.messaging.streams.consumers import ensure_consumer
 from shared.service import Service
-from shared.service.doctor import CODES, Finding, Severity, examine
-from shared.service.doctor.patient import Patient, duration
-from shared.service.doctor.releases import judge_release
-from shared.service.doctor.server import judge_clock
-from shared.service.doctor.streams import _copies
 
 
 class Greeting(BaseModel):
@@ -324,7 +317,7 @@ async def test_messages_that_wait_for_long(
         pull = await bus.js.pull_subscribe_bind(DURABLE, "MERCHANT")
         await pull.fetch(1, timeout=5)
         assert "consumer-backlog" not in await ill(service, on_nats(nats_settings))
-        monkeypatch.setattr("shared.service.doctor.consumers._LATE_SECONDS", 0.0)
+        monkeypatch.setattr("shared.doctor.checks.consumers._LATE_SECONDS", 0.0)
         found = await ill(service, on_nats(nats_settings))
     assert found["consumer-backlog"].what.startswith("1 messages wait")
 
@@ -407,7 +400,7 @@ async def test_a_clock_that_is_wrong(
         return datetime.now(UTC) - timedelta(seconds=100)
 
     monkeypatch.setattr(inspection, "_now", late)
-    monkeypatch.setattr("shared.service.doctor.database._now", late)
+    monkeypatch.setattr("shared.doctor.checks.database._now", late)
     settings = on_nats(nats_settings).model_copy(update={"database": database_settings})
     async with merchant_stream(nats_settings):
         found = await examine([hello_service()], settings={"hello-service": settings})

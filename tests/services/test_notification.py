@@ -17,15 +17,15 @@ from shared.database import system_scope
 from shared.delivery import UnitOfWork
 from shared.dev import SmtpSink
 from shared.errors import ConflictError
-from shared.errors.notification import (
+from shared.events import Envelope
+from shared.events.notification import SEND_EMAIL, Recipient, SendEmailCommandPayload
+from shared.messaging import DeadLetter, DeadLetters
+from shared.platform.errors.notification import (
     EmailProviderError,
     InvalidRecipientError,
     TemplateNotFoundError,
     TemplateRenderError,
 )
-from shared.events import Envelope
-from shared.events.notification import SEND_EMAIL, Recipient, SendEmailCommandPayload
-from shared.messaging import DeadLetter, DeadLetters
 from shared.service import Application
 
 from .conftest import Start, client_of, eventually

@@ -29,10 +29,10 @@ FLOW = "tests.testing.order_flow"
 # before and after.
 WINDOWS = (
     "shared.delivery.unit_of_work.",  # commit
-    "shared.delivery.relay.",  # publish, mark
+    "shared.delivery.relay.relay.",  # publish, mark
     "shared.delivery.inbox.",
     "shared.service.handlers.",
-    "shared.messaging.engine.",  # acknowledge
+    "shared.messaging.subscriber.",  # acknowledge
 )
 # Every so-manieth of these moments; `GLAM_EVERY_CRASH=1` takes all of the whole flow.
 EVERY = int(os.environ.get("GLAM_EVERY_CRASH", "0"))
@@ -155,7 +155,7 @@ async def test_the_broker_killed_at_any_await_loses_nothing(
     connection = await prepare(database_settings)
     nats = NatsSettings(servers=(own_nats_server.url,))
     settings = (database_settings.model_dump_json(), nats.model_dump_json())
-    within = ("shared.delivery", "shared.messaging.engine", "shared.service.handlers")
+    within = ("shared.delivery", "shared.messaging.subscriber", "shared.service.handlers")
     async with CrashPoints(f"{FLOW}:run", *settings, within=within) as points:
         async for crash in points.each(victim=killed(own_nats_server), **chosen(25)):
             assert await effects(connection, crash.scenario) == 1, crash
@@ -168,7 +168,7 @@ async def test_the_database_killed_at_any_await_loses_nothing(
     connection = await prepare(own_postgres_server.settings)
     await connection.close()
     settings = (own_postgres_server.settings.model_dump_json(), nats_settings.model_dump_json())
-    within = ("shared.delivery", "shared.messaging.engine", "shared.service.handlers")
+    within = ("shared.delivery", "shared.messaging.subscriber", "shared.service.handlers")
     async with CrashPoints(f"{FLOW}:run", *settings, within=within) as points:
         async for crash in points.each(victim=database_down(own_postgres_server), **chosen(25)):
             connection = await asyncpg.connect(own_postgres_server.url)

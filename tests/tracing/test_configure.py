@@ -21,7 +21,7 @@ from shared.api import install_edge, install_exception_handlers
 from shared.config import ApiSettings, DatabaseSettings, TracingSettings
 from shared.context import Context, TraceContext, bind
 from shared.database import Database
-from shared.database.instrumentation import trace_statements
+from shared.database.engine.instrumentation import trace_statements
 from shared.errors import MissingExtraError
 from shared.tracing import (
     FinishedSpan,
@@ -264,7 +264,7 @@ def test_without_an_endpoint_nothing_of_the_sdk_is_loaded() -> None:
     code = """
 import asyncio, sys
 from shared.config import TracingSettings
-from shared.database.instrumentation import trace_statements
+from shared.database.engine.instrumentation import trace_statements
 from shared.tracing import configure_tracing, exporter, instrumented_trace, span
 close = configure_tracing(TracingSettings(), service="s", version="1", environment="dev")
 with span("step"):

@@ -6,6 +6,8 @@ install_exception_handlers(app)
 install_edge(app, settings.api, service="credit-service")
 """
 
+from typing import TYPE_CHECKING
+
 from shared.api.correlation import (
     add_correlation_header,
     add_correlation_to_event,
@@ -24,12 +26,9 @@ from shared.api.dependencies import (
     RequestContextDep,
     RequestIdDep,
 )
-from shared.api.edge import Edge, install_edge
+from shared.api.edge.edge import Edge, install_edge
 from shared.api.exception_handlers import install_exception_handlers
 from shared.api.health import Probe, create_health_router
-from shared.api.info import create_info_router
-from shared.api.log_level import create_log_level_router
-from shared.api.middleware import APIMiddleware, setup_middleware
 from shared.api.models import (
     ApiResponse,
     ErrorDetail,
@@ -40,16 +39,29 @@ from shared.api.models import (
     T,
 )
 from shared.api.openapi import error_responses, raises
-from shared.api.operations import create_operations_router, only_operators
-from shared.api.rate_limits import RateLimit, install_rate_limits, limit_tenant
+from shared.api.rate_limits.rate_limits import RateLimit, install_rate_limits, limit_tenant
 from shared.api.responses import (
     create_response,
     error_response,
     paginated_response,
     success_response,
 )
+from shared.api.routes.info import create_info_router
+from shared.api.routes.log_level import create_log_level_router
+from shared.api.routes.operations import create_operations_router, only_operators
 from shared.api.service_identity import Caller, install_service_identity, only_services
-from shared.api.tracing import TracingMiddleware, get_trace_context, set_trace_context
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.api.middleware import (
+        APIMiddleware,
+        setup_middleware,
+    )
+    from shared.legacy.api.tracing import (
+        TracingMiddleware,
+        get_trace_context,
+        set_trace_context,
+    )
 
 __all__ = [
     "APIMiddleware",
@@ -100,3 +112,5 @@ __all__ = [
     "setup_middleware",
     "success_response",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

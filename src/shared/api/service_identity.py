@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from shared.api.openapi import raises
-from shared.api.rate_limits import limit_tenant
+from shared.api.rate_limits.rate_limits import limit_tenant
 from shared.config import ServiceAuthSettings
 from shared.context import attach, current
 from shared.errors import ForbiddenError, UnauthorizedError

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from shared.cli.table import new_table, print_table
 from shared.cli.target import discover_services, load_service
 from shared.config import NatsSettings
-from shared.events import (
+from shared.contracts import (
     ContractLock,
     Impact,
     LockError,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from typer import Context
 
-    from shared.events import Change, Contract
+    from shared.contracts import Change
+    from shared.events import Contract
     from shared.messaging import StoredConsumer
     from shared.service import Service
 

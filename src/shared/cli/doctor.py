@@ -15,7 +15,7 @@ import typer
 from shared.cli.target import discover_services, load_service
 
 if TYPE_CHECKING:
-    from shared.service.doctor import Finding
+    from shared.doctor import Finding
 
 __all__ = ["doctor"]
 
@@ -56,7 +56,7 @@ def doctor(
     Nothing is changed. Ends with 0 when all is well, 1 with errors (--strict: warnings too), and 2
     when nothing could be looked at.
     """
-    from shared.service.doctor import CODES, examine  # noqa: PLC0415 - keeps `glam --help` quick
+    from shared.doctor import CODES, examine  # noqa: PLC0415 - keeps `glam --help` quick
 
     for code in [*(only or ()), *(skip or ())]:
         if code not in CODES:

@@ -14,9 +14,9 @@ import typer
 
 from shared.cli.target import load_service
 from shared.database import Base, Database, MigrationError, Migrations
-from shared.database.migration_check import check_migrations
-from shared.database.model_operations import FirstRevision, models_of
-from shared.database.squash import squash_revisions
+from shared.database.migrations.check import check_migrations
+from shared.database.migrations.model_operations import FirstRevision, models_of
+from shared.database.migrations.squash import squash_revisions
 from shared.errors import DatabaseError, missing_extra
 
 if TYPE_CHECKING:

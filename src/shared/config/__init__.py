@@ -6,9 +6,10 @@ class CreditSettings(ServiceSettings):
 settings = load_settings(CreditSettings, "credit-service")
 """
 
+from typing import TYPE_CHECKING
+
 from shared.config.errors import ConfigError, Mistake
 from shared.config.load import Setting, explain, load_settings
-from shared.config.loader import flatten_config, merged_config
 from shared.config.place import find_root, inside_container
 from shared.config.redaction import MASK, is_secret, redact, redact_text
 from shared.config.settings import (
@@ -27,6 +28,13 @@ from shared.config.settings import (
     TracingSettings,
     host_and_port,
 )
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.merged_config import (
+        flatten_config,
+        merged_config,
+    )
 
 __all__ = [
     "MASK",
@@ -57,3 +65,5 @@ __all__ = [
     "redact",
     "redact_text",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,8 +1,8 @@
 """PostgreSQL: connections, models, repositories, migrations, and the gate for its errors."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from shared._lazy import lazy_names
 from shared.database.base import (
     Base,
     MerchantMixin,
@@ -11,23 +11,23 @@ from shared.database.base import (
     VersionedMixin,
     create_updated_at_trigger,
 )
-from shared.database.bulk import excluded
-from shared.database.config import DatabaseConfig, create_database_config
-from shared.database.current import bind_session, current_session, detached
-from shared.database.database import Database, Isolation
-from shared.database.filters import Condition, Where, where
-from shared.database.history import Change, HistoryMixin, create_history, drop_history
-from shared.database.keys import UUIDv7Mixin, uuid7_key
-from shared.database.locks import RowLock
-from shared.database.migrated import migrate
-from shared.database.money import Money, money_column
-from shared.database.open_transactions import FailedTransactionError
-from shared.database.pages import KeysetPage, NumberedPage
-from shared.database.replicas import ReplicaStatus
-from shared.database.repository import Repository
-from shared.database.row_security import RowSecurity
-from shared.database.session import DatabaseSessionManager
-from shared.database.tenancy import (
+from shared.database.engine.current import bind_session, current_session, detached
+from shared.database.engine.database import Database, Isolation
+from shared.database.engine.open_transactions import FailedTransactionError
+from shared.database.engine.replicas import ReplicaStatus
+from shared.database.engine.translation import translate_errors
+from shared.database.migrations.migrate import migrate
+from shared.database.models.history import Change, HistoryMixin, create_history, drop_history
+from shared.database.models.keys import UUIDv7Mixin, uuid7_key
+from shared.database.models.money import Money, money_column
+from shared.database.models.types import JsonModel
+from shared.database.repository.bulk import excluded
+from shared.database.repository.filters import Condition, Where, where
+from shared.database.repository.locks import RowLock
+from shared.database.repository.pages import KeysetPage, NumberedPage
+from shared.database.repository.repository import Repository
+from shared.database.tenancy.row_security import RowSecurity
+from shared.database.tenancy.scopes import (
     TenantMismatchError,
     TenantRequiredError,
     expose_merchants,
@@ -36,19 +36,33 @@ from shared.database.tenancy import (
     tenant_scope,
     without_isolation,
 )
-from shared.database.translation import translate_errors
-from shared.database.types import JsonModel
+from shared.legacy.table import names_of_first_design
 
 if TYPE_CHECKING:
-    from shared.database.dependencies import (
+    from shared.database.migrations.files import (
+        MigrationError,
+    )
+    from shared.database.migrations.runner import (
+        Migrations,
+    )
+    from shared.legacy.database.config import (
+        DatabaseConfig,
+        create_database_config,
+    )
+    from shared.legacy.database.dependencies import (
         DBSessionDep,
         get_database_health,
         get_database_manager,
         get_db_session,
         set_database_manager,
     )
-    from shared.database.first_design import MigrationManager, create_alembic_env_template
-    from shared.database.migrations import MigrationError, Migrations
+    from shared.legacy.database.migrations import (
+        MigrationManager,
+        create_alembic_env_template,
+    )
+    from shared.legacy.database.session import (
+        DatabaseSessionManager,
+    )
 
 __all__ = [
     "Base",
@@ -106,26 +120,11 @@ __all__ = [
 ]
 
 # What brings FastAPI, which a relay alone does not need, or Alembic, which most starts do not.
-_LAZY = {
-    "DBSessionDep": "shared.database.dependencies",
-    "MigrationError": "shared.database.revision_files",
-    "MigrationManager": "shared.database.first_design",
-    "Migrations": "shared.database.migrations",
-    "create_alembic_env_template": "shared.database.first_design",
-    "get_database_health": "shared.database.dependencies",
-    "get_database_manager": "shared.database.dependencies",
-    "get_db_session": "shared.database.dependencies",
-    "set_database_manager": "shared.database.dependencies",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        **names_of_first_design(__name__),
+        "MigrationError": "shared.database.migrations.files",
+        "Migrations": "shared.database.migrations.runner",
+    },
+)

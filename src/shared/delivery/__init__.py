@@ -10,17 +10,23 @@ from shared.delivery.idempotency import (
     drop_idempotency_table,
 )
 from shared.delivery.inbox import Inbox, check_inbox_retention
-from shared.delivery.janitor import Janitor
-from shared.delivery.outbox import Outbox, UndeclaredContractError
-from shared.delivery.rebuild import Rebuilt, rebuild_streams
-from shared.delivery.relay import Relay, RelayStatus
-from shared.delivery.status import Backlog, FailingMessage, Lease, OutboxStatus, read_outbox_status
-from shared.delivery.tables import (
+from shared.delivery.outbox.outbox import Outbox, UndeclaredContractError
+from shared.delivery.outbox.rebuild import Rebuilt, rebuild_streams
+from shared.delivery.outbox.status import (
+    Backlog,
+    FailingMessage,
+    Lease,
+    OutboxStatus,
+    read_outbox_status,
+)
+from shared.delivery.outbox.tables import (
     create_delivery_tables,
     create_outbox_leases,
     drop_delivery_tables,
     drop_outbox_leases,
 )
+from shared.delivery.relay.janitor import Janitor
+from shared.delivery.relay.relay import Relay, RelayStatus
 from shared.delivery.unit_of_work import (
     CommitInDoubtError,
     UnitOfWork,

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.database import translate_errors
-from shared.delivery.tables import DeliveryBase
+from shared.delivery.outbox.tables import DeliveryBase
 from shared.errors import ConflictError, ValidationError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class IdempotencyKeys:
         )
 
 
-# As in `shared.delivery.tables`, this never changes: revisions of services call it for ever.
+# As in `shared.delivery.outbox.tables`, this never changes: revisions of services call it for ever.
 _CREATE = (
     """\
 CREATE TABLE idempotency_keys (

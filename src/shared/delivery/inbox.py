@@ -8,7 +8,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from shared.config import ConfigError, Mistake
 from shared.database import translate_errors
-from shared.database.opening import count_changed
+from shared.database.engine.session_setup import count_changed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

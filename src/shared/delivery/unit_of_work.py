@@ -12,10 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.database import Base, Repository, bind_session, translate_errors
-from shared.database.direct import engine_for
-from shared.database.open_transactions import CommitMark
-from shared.database.translation import translated
-from shared.delivery.outbox import Outbox
+from shared.database.engine.open_transactions import CommitMark
+from shared.database.engine.translation import translated
+from shared.database.repository.autocommit import engine_for
+from shared.delivery.outbox.outbox import Outbox
 from shared.errors import DatabaseError
 from shared.metrics import database_transaction_retries_total
 

@@ -1,30 +1,20 @@
-"""Errors of the profile service."""
+"""A path of the first design: what it names lives in `shared.platform.errors.profile`."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from shared.errors.base import ConflictError, DomainError, NotFoundError
+from shared.legacy.table import handed_on
 
+if TYPE_CHECKING:
+    from shared.platform.errors.profile import (
+        ProfileAlreadyExistsError,
+        ProfileCreationFailedError,
+        ProfileNotFoundError,
+    )
 
-class ProfileNotFoundError(NotFoundError):
-    """No such profile."""
+__all__ = [
+    "ProfileAlreadyExistsError",
+    "ProfileCreationFailedError",
+    "ProfileNotFoundError",
+]
 
-    code = "PROFILE_NOT_FOUND"
-    user_id: str | None = None
-    profile_id: str | None = None
-
-
-class ProfileAlreadyExistsError(ConflictError):
-    """A user has one profile."""
-
-    code = "PROFILE_ALREADY_EXISTS"
-    user_id: str | None = None
-    existing_profile_id: str | None = None
-
-
-class ProfileCreationFailedError(DomainError):
-    """A profile cannot be made of what is known about the user."""
-
-    code = "PROFILE_CREATION_FAILED"
-    status = 422
-    user_id: str | None = None
-    reason: str | None = None
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,5 +1,16 @@
-"""`DomainEventPublisher` under its first path; it lives with the wires, in `shared.messaging`."""
+"""A path of the first design: what it names lives in `shared.legacy.messaging.domain_events`."""
 
-from shared.messaging.domain import DomainEventPublisher
+from typing import TYPE_CHECKING
 
-__all__ = ["DomainEventPublisher"]
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.messaging.domain_events import (
+        DomainEventPublisher,
+    )
+
+__all__ = [
+    "DomainEventPublisher",
+]
+
+__getattr__, __dir__ = handed_on(__name__)

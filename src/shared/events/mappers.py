@@ -1,11 +1,16 @@
-"""The stream table under its first path; see `shared.events.streams`."""
+"""A path of the first design: what it names lives in `shared.events.streams`."""
 
-from shared.events.streams import (
-    SERVICE_STREAM_MAP,
-    get_stream_for_service,
-    get_stream_from_subject,
-    get_stream_subjects,
-)
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.events.streams import (
+        SERVICE_STREAM_MAP,
+        get_stream_for_service,
+        get_stream_from_subject,
+        get_stream_subjects,
+    )
 
 __all__ = [
     "SERVICE_STREAM_MAP",
@@ -13,3 +18,5 @@ __all__ = [
     "get_stream_from_subject",
     "get_stream_subjects",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

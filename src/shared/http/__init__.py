@@ -13,6 +13,7 @@ The called service lets in whom it names, with `shared.api.only_services`.
 
 from typing import TYPE_CHECKING
 
+from shared._lazy import lazy_names
 from shared.http.circuit import CircuitBreaker, CircuitStatus
 from shared.http.tokens import Caller, sign_token, verify_token
 
@@ -29,10 +30,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Load the client, and httpx with it, when it is asked for."""
-    if name == "ServiceClient":
-        from shared.http.client import ServiceClient  # noqa: PLC0415 - a token needs no httpx
-
-        return ServiceClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# A token needs no httpx.
+__getattr__, __dir__ = lazy_names(__name__, {"ServiceClient": "shared.http.client"})

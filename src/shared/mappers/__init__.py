@@ -1,6 +1,20 @@
-"""Between the rows of the database and the schemas of the API."""
+"""A path of the first design; `shared.legacy.table` says where its names live."""
 
-from shared.mappers.base import BaseMapper
-from shared.mappers.crud_mapper import CRUDMapper
+from typing import TYPE_CHECKING
 
-__all__ = ["BaseMapper", "CRUDMapper"]
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.mappers.base import (
+        BaseMapper,
+    )
+    from shared.legacy.mappers.crud_mapper import (
+        CRUDMapper,
+    )
+
+__all__ = [
+    "BaseMapper",
+    "CRUDMapper",
+]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -5,19 +5,22 @@ a `Subscription` to its handler, `DeadLetters` keeps what could not be handled. 
 and what goes with it are the first design's faces of the same.
 """
 
-from shared.messaging.batch import BatchPolicy
-from shared.messaging.breaker import Circuit
-from shared.messaging.bus import Bus
-from shared.messaging.dead_letter import DeadLetter, DeadLetterHead
-from shared.messaging.dead_letter_audit import Action, AuditPage, AuditRecord
-from shared.messaging.dead_letter_edit import Change, DeadLetterEdit
-from shared.messaging.dead_letter_filter import DeadLetterFilter, DeadLetterGroup
-from shared.messaging.dead_letters import DeadLetterOutcome, DeadLetterPage, DeadLetters
-from shared.messaging.delivery import Delivery
-from shared.messaging.dependencies import DepKeys, ServiceDependencies
-from shared.messaging.domain import DomainEventPublisher, DomainEventSubscriber
-from shared.messaging.engine import Subscriber
-from shared.messaging.inspection import (
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+from shared.messaging.connection.bus import Bus
+from shared.messaging.consuming.batch import BatchPolicy
+from shared.messaging.consuming.breaker import Circuit
+from shared.messaging.consuming.delivery import Delivery
+from shared.messaging.consuming.retry import RetryPolicy
+from shared.messaging.consuming.subscription import State, SubscriberStatus, Subscription
+from shared.messaging.dead_letters.audit import Action, AuditPage, AuditRecord
+from shared.messaging.dead_letters.dead_letter import DeadLetter, DeadLetterHead
+from shared.messaging.dead_letters.edit import Change, DeadLetterEdit
+from shared.messaging.dead_letters.filter import DeadLetterFilter, DeadLetterGroup
+from shared.messaging.dead_letters.store import DeadLetterOutcome, DeadLetterPage, DeadLetters
+from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
+from shared.messaging.streams.facts import (
     ConsumerFacts,
     Inspection,
     MonitoringFacts,
@@ -25,14 +28,28 @@ from shared.messaging.inspection import (
     ServerFacts,
     StreamFacts,
 )
-from shared.messaging.jetstream_wrapper import JetStreamWrapper
-from shared.messaging.outgoing import OutgoingMessage, PubAck, Publisher
-from shared.messaging.publisher import JetStreamEventPublisher
-from shared.messaging.readers import StoredConsumer, find_consumers
-from shared.messaging.retry import RetryPolicy
-from shared.messaging.stored import StoredMessage, StoredStream, StreamStore
-from shared.messaging.subscriber import JetStreamEventSubscriber
-from shared.messaging.subscription import State, SubscriberStatus, Subscription
+from shared.messaging.streams.readers import StoredConsumer, find_consumers
+from shared.messaging.streams.stored import StoredMessage, StoredStream, StreamStore
+from shared.messaging.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from shared.legacy.messaging.dependencies import (
+        DepKeys,
+        ServiceDependencies,
+    )
+    from shared.legacy.messaging.domain_events import (
+        DomainEventPublisher,
+        DomainEventSubscriber,
+    )
+    from shared.legacy.messaging.event_publisher import (
+        JetStreamEventPublisher,
+    )
+    from shared.legacy.messaging.event_subscriber import (
+        JetStreamEventSubscriber,
+    )
+    from shared.legacy.messaging.jetstream_wrapper import (
+        JetStreamWrapper,
+    )
 
 __all__ = [
     "Action",
@@ -78,3 +95,5 @@ __all__ = [
     "Subscription",
     "find_consumers",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,198 +1,400 @@
-"""The first design's publisher: a class per service, on `Publisher`."""
+"""Publishing into a stream, with the server's word that it is stored."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from abc import ABC, abstractmethod
-from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from shared.errors import MessageBusError, ValidationError
-from shared.events import (
-    Envelope,
-    EventContext,
-    EventPayload,
-    StreamDefinition,
-    Streams,
-    stream_definition,
+from shared.errors import MessageBusError
+from shared.legacy.table import handed_on
+from shared.messaging.connection.errors import bus_error, translated
+from shared.messaging.connection.outage import Outage
+from shared.messaging.publishing import batches
+from shared.messaging.publishing.acknowledgements import Acks, Call, PubAck
+from shared.messaging.publishing.claim_check import ClaimCheck
+from shared.messaging.publishing.wire import (
+    CHUNK_BYTES,
+    check_subject,
+    command,
+    header_block,
+    write,
 )
-from shared.messaging._difference import covers
-from shared.messaging._gate import translated
-from shared.messaging.bus import Bus
-from shared.messaging.outgoing import OutgoingMessage
+from shared.metrics import messages_published_total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from uuid import UUID
+    from collections.abc import Hashable, Mapping, Sequence
 
     from nats.aio.client import Client
-    from nats.js import JetStreamContext
+    from prometheus_client import Counter as Metric
 
-# What a stream of the service's own may have otherwise, and still take its messages.
-_KEPT = frozenset({"storage", "retention"})
+    from shared.legacy.messaging.event_publisher import JetStreamEventPublisher
+    from shared.messaging.connection.bus import Bus
+
+__all__ = [
+    "HEADROOM_BYTES",
+    "JetStreamEventPublisher",
+    "OutgoingMessage",
+    "PubAck",
+    "Publisher",
+]
+
+# Room for the headers a dead letter adds: what could be published can also be buried.
+HEADROOM_BYTES = 8 * 1024
+
+_EVERY: Final = object()  # the key of all messages, where they are ordered without keys
+
+_logger = logging.getLogger(__name__)
 
 
-class JetStreamEventPublisher(ABC):
-    """Publishes events and commands of one service into one stream.
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message ready for the wire; `message_id` is what the stream dedupes by."""
 
-    A publish here is not tied to a database transaction; the outbox of `shared.delivery` is.
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    message_id: str
 
-    Attributes:
-        client: the nats-py client it was made with.
-        js: the JetStream context it was made with.
-        logger: the logger it was made with, or one of its own.
+
+class Publisher:
+    """Publishes to JetStream and waits for the acknowledgements.
+
+    At most `window` messages are unacknowledged at a time, over all callers: who comes then waits,
+    which is the back-pressure. An acknowledgement is awaited for `timeout_seconds`. A message may
+    be as large as the server takes, less `headroom_bytes`. With `claim_check_bytes`, a body larger
+    than that is left at the object store first, and subscribers of this package collect it before
+    their handler sees the message.
+
+    **While NATS is away** nothing is sent, and nothing kept to be sent later. All who publish wait
+    together for the connection, `timeout_seconds` from when the first of them met the outage;
+    after that every message fails at once until the connection is back. A server that holds the
+    connection but is silent (a message's time ran out, and no answer came to any since it was sent)
+    is tried with one message at a time, and the others fail at once, until it answers.
     """
 
-    def __init__(self, client: Client, js: JetStreamContext, logger: Any | None = None) -> None:
-        self.client = client
-        self.js = js
-        self.logger = logger or logging.getLogger(type(self).__module__)
-        self._stream_ensured = False
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        window: int = 256,
+        timeout_seconds: float = 5.0,
+        headroom_bytes: int = HEADROOM_BYTES,
+        claim_check_bytes: int | None = None,
+    ) -> None:
+        self._bus = bus
+        self._timeout_seconds = timeout_seconds
+        self._headroom_bytes = headroom_bytes
+        self._window = asyncio.Semaphore(window)
+        self._claims = (
+            None if claim_check_bytes is None else ClaimCheck(bus, above_bytes=claim_check_bytes)
+        )
+        self._outage = Outage(bus, patience_seconds=timeout_seconds)
+        self._acks: Acks | None = None
+        self._opening = asyncio.Lock()
+        self._suspecting: asyncio.Task[None] | None = None
+        self._counters: dict[tuple[str, str], Metric] = {}
 
-    @property
-    @abstractmethod
-    def stream_name(self) -> str:
-        """The stream it publishes into."""
-
-    @property
-    @abstractmethod
-    def subjects(self) -> list[str]:
-        """The subjects it may publish to; wildcards are allowed."""
-
-    @property
-    @abstractmethod
-    def service_name(self) -> str:
-        """The service in whose name it publishes."""
-
-    @property
-    def service_version(self) -> str:
-        """The version of the service, told in the metadata of each message."""
-        return "1.0.0"
-
-    @cached_property
-    def bus(self) -> Bus:
-        """The bus it publishes through; the wrapper sets its own."""
-        return Bus.around(self.client, name=self.service_name)
-
-    async def ensure_stream(self) -> None:
-        """Create the stream, or widen the one there is; publishing does it by itself.
-
-        A stream that the service made with another storage or retention keeps them, and gets
-        nothing but the subjects it lacks. One that takes no messages at all, such as a mirror, is
-        refused.
+    async def publish(self, message: OutgoingMessage) -> PubAck:
+        """Publish one message.
 
         Raises:
-            MessageBusError: See `Bus.ensure_stream`.
+            MessageBusError: It is not known to be stored. When `retryable`, publish it again under
+                the same `message_id`: if the first did arrive, the answer says `duplicate`.
         """
-        name = str(getattr(self.stream_name, "value", self.stream_name))
-        subjects = self._filters()
-        if name in Streams.__members__:
-            subjects += stream_definition(Streams(name)).subjects
-        try:
-            await self.bus.ensure_stream(StreamDefinition(name, subjects))
-        except MessageBusError as error:
-            refused = error.details.get("refused")
-            if not refused or not _KEPT.issuperset(refused):
-                raise
-            await self._widen_subjects(name, subjects)
-            told = "; ".join(refused.values())
-            self.logger.info("stream %s keeps its own settings: %s", name, told)
-        self._stream_ensured = True
+        (result,) = await self._publish((message,))
+        if isinstance(result, MessageBusError):
+            raise result
+        return result
 
-    async def publish_event(
+    async def publish_all(
         self,
-        subject: str = "",
-        payload: Mapping[str, Any] | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        idempotency_key: str | int | UUID | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        messages: Sequence[OutgoingMessage],
         *,
-        event_type: str | None = None,
-    ) -> str:
-        """Publish an event and return its id, once the stream has it.
+        ordered: bool = False,
+        keys: Sequence[Hashable | None] | None = None,
+    ) -> list[PubAck | MessageBusError]:
+        """Publish the messages in their order, many in flight, and return each one's outcome.
 
-        Ids that are not given are those of the current context. Of two messages on one subject
-        with the same `idempotency_key`, the stream keeps the first.
+        An error stands at its message's place and does not keep the later ones back, unless they
+        are ordered: a message is then sent when the one before it is acknowledged, and once one
+        fails, none after it is sent, and each of their errors has ``details["held_back"]``. So a
+        later message is never stored while an earlier one may be missing. Publish all that failed
+        again, in the same order and under the same ids, to go on.
 
         Args:
-            subject: Where to.
-            payload: UUIDs, datetimes, decimals, enums and models in it become JSON.
-            correlation_id: Ties the messages of one piece of work together.
-            trace_id: The trace it belongs to.
-            idempotency_key: What makes it the same message when it is published again.
-            metadata: Added to the source service and version; a version in it is the one told.
-            event_type: An older name of `subject`.
+            messages: what to publish.
+            ordered: all of them in one order. `publish_atomic` keeps an order much faster.
+            keys: instead, one for each message: those of one key are ordered, those of different
+                keys, or of none, are not.
+        """
+        if keys is None:
+            if not ordered:
+                return await self._publish(messages)
+            keys = [_EVERY] * len(messages)
+        outcomes: dict[int, PubAck | MessageBusError] = {}
+        failed: dict[Hashable, MessageBusError] = {}
+        for wave in _waves(keys):
+            places = [place for place in wave if keys[place] not in failed]
+            results = await self._publish([messages[place] for place in places])
+            outcomes |= zip(places, results, strict=True)
+            for place in wave:
+                key = keys[place]
+                if key in failed:
+                    outcomes[place] = batches.held_back(failed[key])
+                elif key is not None and isinstance(outcome := outcomes[place], MessageBusError):
+                    failed[key] = outcome
+        return [outcomes[place] for place in range(len(messages))]
+
+    async def publish_atomic(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        """Publish the messages in batches that are each stored whole or not at all (ADR-50).
+
+        One batch holds what goes to one stream, at most 1,000 messages; each stream's batches
+        follow one another in the order of the messages, and after one that failed its later ones
+        are not sent. Raises nothing: each message's outcome stands at its place.
+
+        A batch that the server refused has ``details["batch_refused"]`` set in the error of each of
+        its messages, and of those not sent on its account: none of them is stored, and
+        `publish_all` may do what the batch could not. It is refused, for instance, for a single
+        message whose id the stream knows already, on servers before 2.12, and by a stream that
+        was made without `allow_atomic`. Any other error is of unknown outcome, the same for
+        the whole batch: publish it again under the same ids. What was then not sent on its account
+        has ``details["held_back"]``. A message alone is published without a batch.
+        """
+        outcomes: dict[int, PubAck | MessageBusError] = {}
+        for places in batches.by_stream(messages):
+            failed: MessageBusError | None = None
+            for batch in batches.split(places):
+                if failed is None:
+                    results = await self._publish_batch([messages[place] for place in batch])
+                    failed = next((r for r in results if not isinstance(r, PubAck)), None)
+                else:
+                    results = [batches.held_back(failed) for _ in batch]
+                outcomes |= zip(batch, results, strict=True)
+        return [outcomes[place] for place in range(len(messages))]
+
+    async def _publish(self, messages: Sequence[OutgoingMessage]) -> list[PubAck | MessageBusError]:
+        call = Call(len(messages))
+        place = 0
+        try:
+            messages = await self._left(messages)
+            while place < len(messages):
+                acks = await self._let_out()
+                commands, count, place = await self._fill(acks, call, messages, place)
+                await self._write(acks, commands, messages=count)
+            await call.done
+        except MessageBusError as error:
+            # The moment is to blame, which is the same for all that were not sent.
+            call.fail(place, error)
+            await call.done
+        finally:
+            self._forget(call)
+        self._count(call.outcomes, messages)
+        return call.outcomes
+
+    async def _fill(
+        self, acks: Acks, call: Call, messages: Sequence[OutgoingMessage], place: int
+    ) -> tuple[list[bytes], int, int]:
+        """Return what can be sent at once, from `place` on, how many messages, and the next place.
+
+        The window has let the first one out. Nothing here waits, so the connection is as it was.
+        """
+        commands: list[bytes] = []
+        room, count = CHUNK_BYTES, 0
+        while True:
+            message = messages[place]
+            try:
+                block = self._headers(message)
+                reply = acks.expect(call, place, message.subject)
+                commands += command(message.subject, reply, block, message.body)
+                count += 1
+            except MessageBusError as error:
+                call.settle(place, error)
+                self._window.release()
+            place += 1
+            room -= len(message.body)
+            if place == len(messages) or room <= 0 or acks.silent or self._window.locked():
+                return commands, count, place
+            await self._window.acquire()
+
+    async def _publish_batch(
+        self, messages: Sequence[OutgoingMessage]
+    ) -> list[PubAck | MessageBusError]:
+        count = len(messages)
+        if count == 1:
+            return await self._publish(messages)
+        call = Call(1)
+        try:
+            messages = await self._left(messages)
+            await self._send_batch(call, messages)
+            await call.done
+            (commit,) = call.outcomes
+        except MessageBusError as error:
+            commit = error
+        finally:
+            self._forget(call)
+        if isinstance(commit, MessageBusError):
+            return [batches.whole(commit)] * count
+        outcomes = batches.acks_of(commit, count)
+        self._count(outcomes, messages)
+        return outcomes
+
+    async def _send_batch(self, call: Call, messages: Sequence[OutgoingMessage]) -> None:
+        """Send a batch; only its last message, which commits it, is answered."""
+        client = await self._outage.connected()
+        if reason := batches.unsupported(client):
+            raise batches.refused(reason)
+        numbered = zip(messages, batches.headers(len(messages)), strict=True)
+        try:
+            blocks = [self._headers(message, batch) for message, batch in numbered]
+        except MessageBusError as error:  # nothing is sent yet
+            raise batches.refused(str(error)) from error
+        acks = await self._let_out()
+        try:
+            commands: list[bytes] = []
+            room, count = CHUNK_BYTES, 0
+            for message, block in zip(messages[:-1], blocks, strict=False):
+                commands += command(message.subject, "", block, message.body)
+                room, count = room - len(message.body), count + 1
+                if room <= 0:
+                    await self._write(acks, commands, messages=count)
+                    commands, room, count = [], CHUNK_BYTES, 0
+            last = messages[-1]
+            reply = acks.expect(call, 0, last.subject)
+        except BaseException:
+            self._window.release()
+            raise
+        commands += command(last.subject, reply, blocks[-1], last.body)
+        await self._write(acks, commands, messages=count + 1)
+
+    async def _left(self, messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
+        """Return the messages with their large bodies left at the object store."""
+        if self._claims is None:
+            return messages
+        await self._outage.connected()
+        return [await self._claims.leave(message) for message in messages]
+
+    def _headers(self, message: OutgoingMessage, batch: Mapping[str, str] | None = None) -> bytes:
+        subject = message.subject
+        try:
+            check_subject(subject)
+            block = header_block(message.message_id, message.headers, batch)
+        except nats.errors.Error as error:
+            raise bus_error("publish", error, subject=subject) from error
+        size = len(message.body) + len(block)
+        limit = self._bus.client.max_payload - self._headroom_bytes
+        if size > limit:
+            raise MessageBusError(
+                f"message to {subject} is too large: {size} bytes, at most {limit}",
+                operation="publish",
+                subject=subject,
+                retryable=False,
+                details={"size_bytes": size, "limit_bytes": limit},
+            )
+        return block
+
+    async def _write(self, acks: Acks, commands: list[bytes], *, messages: int) -> None:
+        with translated("publish"):
+            await write(acks.client, commands, messages=messages)
+
+    def _forget(self, call: Call) -> None:
+        if not call.complete and self._acks is not None:
+            self._acks.forget(call)
+
+    async def _let_out(self) -> Acks:
+        """Wait until the window lets one more message out; return where to expect its answer."""
+        await self._window.acquire()
+        try:
+            return await self._ready()
+        except BaseException:
+            self._window.release()
+            raise
+
+    async def _ready(self) -> Acks:
+        """Return the inbox of a connection that is there.
 
         Raises:
-            ValidationError: The subject is not among `subjects`.
-            EnvelopeError: The payload is no JSON.
-            MessageBusError: It is not known to be stored.
+            MessageBusError: There is none, or whoever is there does not answer.
         """
-        subject = subject or event_type or ""
-        self._check(subject)
-        context = EventContext.create(
-            subject=subject,
-            source_service=self.service_name,
-            correlation_id=correlation_id,
-            idempotency_key=None if idempotency_key is None else str(idempotency_key),
-            metadata={"version": self.service_version, **(metadata or {})},
-            trace_id=trace_id,
-        )
-        envelope = Envelope.from_dict(EventPayload(context, payload or {}).to_event_dict())
-        await self._publish(
-            OutgoingMessage(subject, envelope.encode(), envelope.headers(), envelope.message_id)
-        )
-        return envelope.event_id
-
-    async def publish_command(
-        self, command_type: str, payload: Mapping[str, Any], **kwargs: Any
-    ) -> str:
-        """Publish to `command_type`, with `cmd.` before it if missing; see `publish_event`."""
-        return await self.publish_event(_prefixed("cmd.", command_type), payload, **kwargs)
-
-    async def publish_event_response(
-        self, subject: str, payload: Mapping[str, Any], **kwargs: Any
-    ) -> str:
-        """Publish to `subject`, with `evt.` before it if missing; see `publish_event`."""
-        return await self.publish_event(_prefixed("evt.", subject), payload, **kwargs)
-
-    async def _publish(self, message: OutgoingMessage) -> None:
-        if not self._stream_ensured:
-            await self.ensure_stream()
-        try:
-            await self.bus.publisher.publish(message)
-        except MessageBusError as error:
-            self._stream_ensured = False
-            if not isinstance(error.__cause__, nats.errors.NoRespondersError):
-                raise
-        else:
-            return
-        # Somebody deleted the stream.
-        await self.ensure_stream()
-        await self.bus.publisher.publish(message)
-
-    async def _widen_subjects(self, name: str, subjects: tuple[str, ...]) -> None:
-        with translated("look up stream", stream=name):
-            existing = (await self.bus.js.stream_info(name)).config
-        await self.bus.ensure_stream_config(replace(existing, subjects=list(subjects)))
-
-    def _filters(self) -> tuple[str, ...]:
-        """Return `subjects` as they are meant: `cmd.x.*` stands for everything below `cmd.x`."""
-        return tuple(f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects)
-
-    def _check(self, subject: str) -> None:
-        if not any(covers(f, subject) for f in self._filters()):
-            raise ValidationError(
-                f"{type(self).__name__} does not publish to {subject!r}: "
-                f"stream {self.stream_name} takes {', '.join(self.subjects)}",
-                field="subject",
-                value=subject,
+        client = await self._outage.connected()
+        acks = self._acks
+        if acks is None or acks.client is not client:
+            acks = await self._open(client)
+        if acks.silent and acks.waiting:
+            raise MessageBusError(
+                "publish failed: NATS does not answer; it is tried with one message at a time",
+                operation="publish",
             )
+        return acks
+
+    async def _open(self, client: Client) -> Acks:
+        async with self._opening:
+            if self._acks is None or self._acks.client is not client:
+                acks = Acks(
+                    client,
+                    timeout_seconds=self._timeout_seconds,
+                    settled=self._window.release,
+                    silence=self._on_silence,
+                )
+                with translated("publish"):
+                    await acks.open()
+                if self._acks is None:
+                    self._bus.on_connection(self._on_connection)
+                self._acks = acks
+        return self._acks
+
+    def _on_connection(self) -> None:
+        if self._acks is not None:
+            self._acks.give_up_lost()
+
+    def _on_silence(self) -> None:
+        if self._suspecting is None:
+            self._suspecting = asyncio.create_task(self._bus.suspect())
+            self._suspecting.add_done_callback(self._suspected)
+
+    def _suspected(self, task: asyncio.Task[None]) -> None:
+        self._suspecting = None
+        if not task.cancelled() and (error := task.exception()):
+            _logger.warning("NATS does not answer, and connecting anew failed", exc_info=error)
+
+    def _count(
+        self,
+        outcomes: Sequence[PubAck | MessageBusError],
+        messages: Sequence[OutgoingMessage],
+    ) -> None:
+        stored = Counter(
+            (outcome.stream, message.subject)
+            for message, outcome in zip(messages, outcomes, strict=True)
+            if isinstance(outcome, PubAck)
+        )
+        for labels, count in stored.items():
+            counter = self._counters.get(labels)
+            if counter is None:
+                counter = messages_published_total.labels(self._bus.name, *labels)
+                self._counters[labels] = counter
+            counter.inc(count)
 
 
-def _prefixed(prefix: str, subject: str) -> str:
-    return subject if subject.startswith(prefix) else f"{prefix}{subject}"
+def _waves(keys: Sequence[Hashable | None]) -> list[list[int]]:
+    """Return the places in waves: the first of each key, the second of each, and so on.
+
+    What has no key need not wait for anything, and is in the first wave.
+    """
+    waves: list[list[int]] = [[]]
+    seen: Counter[Hashable] = Counter()
+    for place, key in enumerate(keys):
+        wave = 0 if key is None else seen[key]
+        seen[key] += 1
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append(place)
+    return waves
+
+
+__getattr__, __dir__ = handed_on(__name__)

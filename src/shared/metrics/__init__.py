@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from shared._lazy import lazy_names
 from shared.metrics.build import build_info, record_build
 from shared.metrics.database import (
     database_idle_transactions_total,
@@ -89,10 +90,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Load the middleware, and Starlette with it, when it is asked for."""
-    if name in {"PrometheusMiddleware", "metrics_endpoint"}:
-        from shared.metrics import middleware  # noqa: PLC0415 - metrics alone need no Starlette
-
-        return getattr(middleware, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Metrics alone need no Starlette.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "PrometheusMiddleware": "shared.metrics.middleware",
+        "metrics_endpoint": "shared.metrics.middleware",
+    },
+)

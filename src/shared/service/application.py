@@ -24,18 +24,18 @@ from shared.api import (
     install_service_identity,
 )
 from shared.config import ServiceSettings
+from shared.contracts import Reader
 from shared.database import Database, RowSecurity, migrate
-from shared.database.instrumentation import trace_statements
+from shared.database.engine.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
-from shared.events import Reader
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber
 from shared.metrics import record_build
 from shared.service.dead_letter_depth import watch_dead_letters
-from shared.service.dead_letters import create_dead_letters_router
 from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
-from shared.service.subscribers import create_subscribers_router
+from shared.service.routes.dead_letters import create_dead_letters_router
+from shared.service.routes.subscribers import create_subscribers_router
 from shared.service.workers import Workers
 from shared.tracing import configure_tracing
 

@@ -1,12 +1,17 @@
-"""The first design's path to `shared.logging`."""
+"""A path of the first design: what it names lives in `shared.logging`."""
 
-from shared.logging import (
-    ConsoleFormatter,
-    JsonFormatter,
-    ServiceLogger,
-    create_logger,
-    request_context,
-)
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.logging import (
+        ConsoleFormatter,
+        JsonFormatter,
+        ServiceLogger,
+        create_logger,
+        request_context,
+    )
 
 __all__ = [
     "ConsoleFormatter",
@@ -15,3 +20,5 @@ __all__ = [
     "create_logger",
     "request_context",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,43 +1,50 @@
-"""What the catalogue services are asked and tell: syncs, images, analysis, enrichment."""
+"""A path of the first design; `shared.legacy.table` says where its names live."""
 
-from shared.events.catalog.types import (
-    AI_ENRICHED,
-    ANALYZE_ITEMS,
-    ENRICH_WITH_AI,
-    IMAGES_PROCESSED,
-    ITEMS_ANALYZED,
-    PROCESS_IMAGES,
-    SYNC_COMPLETED,
-    SYNC_FAILED,
-    SYNC_INITIAL,
-    SYNC_STARTED,
-    SYNC_UPDATE,
-    CatalogAIEnrichedEvent,
-    CatalogAIEnrichedPayload,
-    CatalogAnalyzeItemsCommand,
-    CatalogAnalyzeItemsPayload,
-    CatalogCommands,
-    CatalogEnrichWithAICommand,
-    CatalogEnrichWithAIPayload,
-    CatalogEventPayload,
-    CatalogEvents,
-    CatalogImagesProcessedEvent,
-    CatalogImagesProcessedPayload,
-    CatalogItemsAnalyzedEvent,
-    CatalogItemsAnalyzedPayload,
-    CatalogProcessImagesCommand,
-    CatalogProcessImagesPayload,
-    CatalogSyncCompletedEvent,
-    CatalogSyncCompletedPayload,
-    CatalogSyncFailedEvent,
-    CatalogSyncFailedPayload,
-    CatalogSyncInitialCommand,
-    CatalogSyncInitialPayload,
-    CatalogSyncStartedEvent,
-    CatalogSyncStartedPayload,
-    CatalogSyncUpdateCommand,
-    CatalogSyncUpdatePayload,
-)
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.events.catalog import (
+        CatalogAIEnrichedEvent,
+        CatalogAnalyzeItemsCommand,
+        CatalogEnrichWithAICommand,
+        CatalogImagesProcessedEvent,
+        CatalogItemsAnalyzedEvent,
+        CatalogProcessImagesCommand,
+        CatalogSyncCompletedEvent,
+        CatalogSyncFailedEvent,
+        CatalogSyncInitialCommand,
+        CatalogSyncStartedEvent,
+        CatalogSyncUpdateCommand,
+    )
+    from shared.platform.catalog import (
+        AI_ENRICHED,
+        ANALYZE_ITEMS,
+        ENRICH_WITH_AI,
+        IMAGES_PROCESSED,
+        ITEMS_ANALYZED,
+        PROCESS_IMAGES,
+        SYNC_COMPLETED,
+        SYNC_FAILED,
+        SYNC_INITIAL,
+        SYNC_STARTED,
+        SYNC_UPDATE,
+        CatalogAIEnrichedPayload,
+        CatalogAnalyzeItemsPayload,
+        CatalogCommands,
+        CatalogEnrichWithAIPayload,
+        CatalogEventPayload,
+        CatalogEvents,
+        CatalogImagesProcessedPayload,
+        CatalogItemsAnalyzedPayload,
+        CatalogProcessImagesPayload,
+        CatalogSyncCompletedPayload,
+        CatalogSyncFailedPayload,
+        CatalogSyncInitialPayload,
+        CatalogSyncStartedPayload,
+        CatalogSyncUpdatePayload,
+    )
 
 __all__ = [
     "AI_ENRICHED",
@@ -77,3 +84,5 @@ __all__ = [
     "CatalogSyncUpdateCommand",
     "CatalogSyncUpdatePayload",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

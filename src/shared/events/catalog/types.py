@@ -1,219 +1,88 @@
-"""Subjects, payloads, wrappers and contracts of the catalogue's life."""
-
-from typing import Any
-from uuid import UUID
-
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-
-from shared.events.contract import Contract
-from shared.events.wrapper import EventWrapper
-
-
-class CatalogCommands:
-    """What the catalogue services can be asked."""
-
-    CATALOG_SYNC_INITIAL = "cmd.catalog.sync_initial"
-    CATALOG_SYNC_UPDATE = "cmd.catalog.sync_update"
-    CATALOG_PROCESS_IMAGES = "cmd.catalog.process_images"
-    CATALOG_ANALYZE_ITEMS = "cmd.catalog.analyze_items"
-    CATALOG_ENRICH_WITH_AI = "cmd.catalog.enrich_with_ai"
-
-
-class CatalogEvents:
-    """What the catalogue services tell."""
-
-    CATALOG_SYNC_STARTED = "evt.catalog.sync_started"
-    CATALOG_SYNC_COMPLETED = "evt.catalog.sync_completed"
-    CATALOG_SYNC_FAILED = "evt.catalog.sync_failed"
-    CATALOG_IMAGES_PROCESSED = "evt.catalog.images_processed"
-    CATALOG_ITEMS_ANALYZED = "evt.catalog.items_analyzed"
-    CATALOG_AI_ENRICHED = "evt.catalog.ai_enriched"
-
-
-class CatalogSyncInitialPayload(BaseModel):
-    """Read a merchant's whole catalogue from `source`."""
-
-    merchant_id: UUID
-    source: str
-    sync_type: str
-    webhook_url: str | None = None
-
-
-class CatalogSyncUpdatePayload(BaseModel):
-    """Take over the given items as they now stand."""
-
-    merchant_id: UUID
-    items: list[dict[str, Any]]
-    job_id: str | None = None
-
-
-class CatalogProcessImagesPayload(BaseModel):
-    """Fetch and measure the images of the given items."""
-
-    merchant_id: UUID
-    items: list[dict[str, Any]]
-    job_id: str | None = None
-
-
-class CatalogAnalyzeItemsPayload(BaseModel):
-    """Analyse the given items."""
-
-    merchant_id: UUID
-    items: list[dict[str, Any]]
-    job_id: str | None = None
-
-
-class CatalogEnrichWithAIPayload(BaseModel):
-    """Enrich the given items."""
-
-    merchant_id: UUID
-    items: list[dict[str, Any]]
-    job_id: str | None = None
-
-
-class CatalogEventPayload(BaseModel):
-    """What every catalogue event says; fields it does not know, as older senders have, are kept."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    merchant_id: UUID
-    job_id: str | None = None
-
-
-class CatalogSyncStartedPayload(CatalogEventPayload):
-    """A sync began."""
-
-    source: str | None = None
-    sync_type: str | None = None
-    started_at: AwareDatetime | None = None
-
-
-class CatalogSyncCompletedPayload(CatalogEventPayload):
-    """A sync is through; of all items seen, some were new and some had changed."""
-
-    items_total: int = Field(default=0, ge=0)
-    items_created: int = Field(default=0, ge=0)
-    items_updated: int = Field(default=0, ge=0)
-    items_failed: int = Field(default=0, ge=0)
-    duration_seconds: float | None = Field(default=None, ge=0)
-    completed_at: AwareDatetime | None = None
-
-
-class CatalogSyncFailedPayload(CatalogEventPayload):
-    """A sync ended early; it can be resumed when `resumable`."""
-
-    error_message: str | None = None
-    error_code: str | None = None
-    resumable: bool = False
-    failed_at: AwareDatetime | None = None
-
-
-class CatalogImagesProcessedPayload(CatalogEventPayload):
-    """Images were fetched and measured."""
-
-    processed: int = Field(default=0, ge=0)
-    failed: int = Field(default=0, ge=0)
-    processed_at: AwareDatetime | None = None
-
-
-class CatalogItemsAnalyzedPayload(CatalogEventPayload):
-    """Items were analysed."""
-
-    analyzed: int = Field(default=0, ge=0)
-    failed: int = Field(default=0, ge=0)
-    analyzed_at: AwareDatetime | None = None
-
-
-class CatalogAIEnrichedPayload(CatalogEventPayload):
-    """Items were enriched."""
-
-    enriched: int = Field(default=0, ge=0)
-    failed: int = Field(default=0, ge=0)
-    enriched_at: AwareDatetime | None = None
-
-
-class CatalogSyncInitialCommand(EventWrapper[CatalogSyncInitialPayload]):
-    """The command to read a whole catalogue."""
-
-    subject: str = CatalogCommands.CATALOG_SYNC_INITIAL
-
-
-class CatalogSyncUpdateCommand(EventWrapper[CatalogSyncUpdatePayload]):
-    """The command to take over changed items."""
-
-    subject: str = CatalogCommands.CATALOG_SYNC_UPDATE
-
-
-class CatalogProcessImagesCommand(EventWrapper[CatalogProcessImagesPayload]):
-    """The command to fetch and measure images."""
-
-    subject: str = CatalogCommands.CATALOG_PROCESS_IMAGES
-
-
-class CatalogAnalyzeItemsCommand(EventWrapper[CatalogAnalyzeItemsPayload]):
-    """The command to analyse items."""
-
-    subject: str = CatalogCommands.CATALOG_ANALYZE_ITEMS
-
-
-class CatalogEnrichWithAICommand(EventWrapper[CatalogEnrichWithAIPayload]):
-    """The command to enrich items."""
-
-    subject: str = CatalogCommands.CATALOG_ENRICH_WITH_AI
-
-
-class CatalogSyncStartedEvent(EventWrapper[dict[str, Any]]):
-    """The news of a sync begun, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_SYNC_STARTED
-    data: dict[str, Any] = Field(default_factory=dict)
-
-
-class CatalogSyncCompletedEvent(EventWrapper[dict[str, Any]]):
-    """The news of a sync that is through, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_SYNC_COMPLETED
-    data: dict[str, Any] = Field(default_factory=dict)
-
-
-class CatalogSyncFailedEvent(EventWrapper[dict[str, Any]]):
-    """The news of a sync that ended early, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_SYNC_FAILED
-    data: dict[str, Any] = Field(default_factory=dict)
-    error_message: str | None = None
-
-
-class CatalogImagesProcessedEvent(EventWrapper[dict[str, Any]]):
-    """The news of images fetched and measured, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_IMAGES_PROCESSED
-    data: dict[str, Any] = Field(default_factory=dict)
-
-
-class CatalogItemsAnalyzedEvent(EventWrapper[dict[str, Any]]):
-    """The news of items analysed, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_ITEMS_ANALYZED
-    data: dict[str, Any] = Field(default_factory=dict)
-
-
-class CatalogAIEnrichedEvent(EventWrapper[dict[str, Any]]):
-    """The news of items enriched, with open data."""
-
-    subject: str = CatalogEvents.CATALOG_AI_ENRICHED
-    data: dict[str, Any] = Field(default_factory=dict)
-    enrichment_details: dict[str, Any] | None = None
-
-
-SYNC_INITIAL = Contract(CatalogCommands.CATALOG_SYNC_INITIAL, CatalogSyncInitialPayload)
-SYNC_UPDATE = Contract(CatalogCommands.CATALOG_SYNC_UPDATE, CatalogSyncUpdatePayload)
-PROCESS_IMAGES = Contract(CatalogCommands.CATALOG_PROCESS_IMAGES, CatalogProcessImagesPayload)
-ANALYZE_ITEMS = Contract(CatalogCommands.CATALOG_ANALYZE_ITEMS, CatalogAnalyzeItemsPayload)
-ENRICH_WITH_AI = Contract(CatalogCommands.CATALOG_ENRICH_WITH_AI, CatalogEnrichWithAIPayload)
-SYNC_STARTED = Contract(CatalogEvents.CATALOG_SYNC_STARTED, CatalogSyncStartedPayload)
-SYNC_COMPLETED = Contract(CatalogEvents.CATALOG_SYNC_COMPLETED, CatalogSyncCompletedPayload)
-SYNC_FAILED = Contract(CatalogEvents.CATALOG_SYNC_FAILED, CatalogSyncFailedPayload)
-IMAGES_PROCESSED = Contract(CatalogEvents.CATALOG_IMAGES_PROCESSED, CatalogImagesProcessedPayload)
-ITEMS_ANALYZED = Contract(CatalogEvents.CATALOG_ITEMS_ANALYZED, CatalogItemsAnalyzedPayload)
-AI_ENRICHED = Contract(CatalogEvents.CATALOG_AI_ENRICHED, CatalogAIEnrichedPayload)
+"""A path of the first design; `shared.legacy.table` says where its names live."""
+
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.events.catalog import (
+        CatalogAIEnrichedEvent,
+        CatalogAnalyzeItemsCommand,
+        CatalogEnrichWithAICommand,
+        CatalogImagesProcessedEvent,
+        CatalogItemsAnalyzedEvent,
+        CatalogProcessImagesCommand,
+        CatalogSyncCompletedEvent,
+        CatalogSyncFailedEvent,
+        CatalogSyncInitialCommand,
+        CatalogSyncStartedEvent,
+        CatalogSyncUpdateCommand,
+    )
+    from shared.platform.catalog import (
+        AI_ENRICHED,
+        ANALYZE_ITEMS,
+        ENRICH_WITH_AI,
+        IMAGES_PROCESSED,
+        ITEMS_ANALYZED,
+        PROCESS_IMAGES,
+        SYNC_COMPLETED,
+        SYNC_FAILED,
+        SYNC_INITIAL,
+        SYNC_STARTED,
+        SYNC_UPDATE,
+        CatalogAIEnrichedPayload,
+        CatalogAnalyzeItemsPayload,
+        CatalogCommands,
+        CatalogEnrichWithAIPayload,
+        CatalogEventPayload,
+        CatalogEvents,
+        CatalogImagesProcessedPayload,
+        CatalogItemsAnalyzedPayload,
+        CatalogProcessImagesPayload,
+        CatalogSyncCompletedPayload,
+        CatalogSyncFailedPayload,
+        CatalogSyncInitialPayload,
+        CatalogSyncStartedPayload,
+        CatalogSyncUpdatePayload,
+    )
+
+__all__ = [
+    "AI_ENRICHED",
+    "ANALYZE_ITEMS",
+    "ENRICH_WITH_AI",
+    "IMAGES_PROCESSED",
+    "ITEMS_ANALYZED",
+    "PROCESS_IMAGES",
+    "SYNC_COMPLETED",
+    "SYNC_FAILED",
+    "SYNC_INITIAL",
+    "SYNC_STARTED",
+    "SYNC_UPDATE",
+    "CatalogAIEnrichedEvent",
+    "CatalogAIEnrichedPayload",
+    "CatalogAnalyzeItemsCommand",
+    "CatalogAnalyzeItemsPayload",
+    "CatalogCommands",
+    "CatalogEnrichWithAICommand",
+    "CatalogEnrichWithAIPayload",
+    "CatalogEventPayload",
+    "CatalogEvents",
+    "CatalogImagesProcessedEvent",
+    "CatalogImagesProcessedPayload",
+    "CatalogItemsAnalyzedEvent",
+    "CatalogItemsAnalyzedPayload",
+    "CatalogProcessImagesCommand",
+    "CatalogProcessImagesPayload",
+    "CatalogSyncCompletedEvent",
+    "CatalogSyncCompletedPayload",
+    "CatalogSyncFailedEvent",
+    "CatalogSyncFailedPayload",
+    "CatalogSyncInitialCommand",
+    "CatalogSyncInitialPayload",
+    "CatalogSyncStartedEvent",
+    "CatalogSyncStartedPayload",
+    "CatalogSyncUpdateCommand",
+    "CatalogSyncUpdatePayload",
+]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,26 +1,34 @@
-"""What the notification service is asked and tells: mails, one by one and in bulk."""
+"""A path of the first design; `shared.legacy.table` says where its names live."""
 
-from shared.events.notification.helpers import create_bulk_email_command, create_send_email_command
-from shared.events.notification.types import (
-    BULK_SEND_COMPLETED,
-    EMAIL_FAILED,
-    EMAIL_SENT,
-    SEND_BULK,
-    SEND_EMAIL,
-    BulkCompletedEventPayload,
-    BulkSendCompletedEvent,
-    EmailDeliveryFailedEvent,
-    EmailFailedEventPayload,
-    EmailSentEvent,
-    EmailSentEventPayload,
-    NotificationCommands,
-    NotificationEvents,
-    Recipient,
-    SendEmailBulkCommand,
-    SendEmailBulkCommandPayload,
-    SendEmailCommand,
-    SendEmailCommandPayload,
-)
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.legacy.events.notification import (
+        BulkSendCompletedEvent,
+        EmailDeliveryFailedEvent,
+        EmailSentEvent,
+        SendEmailBulkCommand,
+        SendEmailCommand,
+        create_bulk_email_command,
+        create_send_email_command,
+    )
+    from shared.platform.notification import (
+        BULK_SEND_COMPLETED,
+        EMAIL_FAILED,
+        EMAIL_SENT,
+        SEND_BULK,
+        SEND_EMAIL,
+        BulkCompletedEventPayload,
+        EmailFailedEventPayload,
+        EmailSentEventPayload,
+        NotificationCommands,
+        NotificationEvents,
+        Recipient,
+        SendEmailBulkCommandPayload,
+        SendEmailCommandPayload,
+    )
 
 __all__ = [
     "BULK_SEND_COMPLETED",
@@ -44,3 +52,5 @@ __all__ = [
     "create_bulk_email_command",
     "create_send_email_command",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,160 +1,52 @@
-"""Subjects, payloads, wrappers and contracts of the notification service."""
+"""A path of the first design; `shared.legacy.table` says where its names live."""
 
-from datetime import datetime
-from typing import Any, Self
-from uuid import UUID
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from shared.legacy.table import handed_on
 
-from shared.events.context import EventContext
-from shared.events.contract import Contract
-from shared.events.wrapper import EventWrapper
+if TYPE_CHECKING:
+    from shared.legacy.events.notification import (
+        BulkSendCompletedEvent,
+        EmailDeliveryFailedEvent,
+        EmailSentEvent,
+        SendEmailBulkCommand,
+        SendEmailCommand,
+    )
+    from shared.platform.notification import (
+        BULK_SEND_COMPLETED,
+        EMAIL_FAILED,
+        EMAIL_SENT,
+        SEND_BULK,
+        SEND_EMAIL,
+        BulkCompletedEventPayload,
+        EmailFailedEventPayload,
+        EmailSentEventPayload,
+        NotificationCommands,
+        NotificationEvents,
+        Recipient,
+        SendEmailBulkCommandPayload,
+        SendEmailCommandPayload,
+    )
 
+__all__ = [
+    "BULK_SEND_COMPLETED",
+    "EMAIL_FAILED",
+    "EMAIL_SENT",
+    "SEND_BULK",
+    "SEND_EMAIL",
+    "BulkCompletedEventPayload",
+    "BulkSendCompletedEvent",
+    "EmailDeliveryFailedEvent",
+    "EmailFailedEventPayload",
+    "EmailSentEvent",
+    "EmailSentEventPayload",
+    "NotificationCommands",
+    "NotificationEvents",
+    "Recipient",
+    "SendEmailBulkCommand",
+    "SendEmailBulkCommandPayload",
+    "SendEmailCommand",
+    "SendEmailCommandPayload",
+]
 
-class NotificationCommands:
-    """What the notification service can be asked."""
-
-    NOTIFICATION_SEND_EMAIL = "cmd.notification.send_email"
-    NOTIFICATION_SEND_BULK = "cmd.notification.bulk_send"
-
-
-class NotificationEvents:
-    """What the notification service tells."""
-
-    NOTIFICATION_EMAIL_SENT = "evt.notification.email.sent"
-    NOTIFICATION_EMAIL_FAILED = "evt.notification.email.failed"
-    NOTIFICATION_BULK_SEND_COMPLETED = "evt.notification.bulk_send.completed"
-
-
-class Recipient(BaseModel):
-    """One addressee, with what the template is filled from."""
-
-    merchant_id: UUID
-    merchant_domain: str
-    email: str
-    unsubscribe_token: str
-    dynamic_content: dict[str, Any] = Field(default_factory=dict)
-
-
-class SendEmailCommandPayload(BaseModel):
-    """Send one mail; `notification_type` chooses the template."""
-
-    notification_type: str
-    recipient: Recipient
-
-
-class SendEmailBulkCommandPayload(BaseModel):
-    """Send one mail to each recipient; `notification_type` chooses the template."""
-
-    notification_type: str
-    recipients: list[Recipient]
-
-
-class EmailSentEventPayload(BaseModel):
-    """A provider took a mail; `provider_message_id` is its name for it."""
-
-    notification_id: UUID
-    merchant_id: UUID
-    notification_type: str
-    provider: str
-    provider_message_id: str
-    sent_at: datetime
-    metadata: dict[str, Any] = Field(default_factory=dict)
-
-
-class EmailFailedEventPayload(BaseModel):
-    """A mail could not be sent; `will_retry` says whether another attempt follows."""
-
-    notification_id: UUID
-    merchant_id: UUID
-    notification_type: str
-    error: str
-    error_code: str
-    retry_count: int
-    will_retry: bool
-    failed_at: datetime
-
-
-class BulkCompletedEventPayload(BaseModel):
-    """A bulk send is through; sent, failed and skipped add up to the recipients."""
-
-    bulk_job_id: UUID
-    notification_type: str
-    total_recipients: int
-    total_sent: int
-    total_failed: int
-    total_skipped: int
-    duration_seconds: float
-    completed_at: datetime
-
-
-class SendEmailCommand(EventWrapper[SendEmailCommandPayload]):
-    """The command to send one mail."""
-
-    subject: str = NotificationCommands.NOTIFICATION_SEND_EMAIL
-
-    @classmethod
-    def create_from_context(
-        cls, context: EventContext, notification_type: str, recipient: Recipient
-    ) -> Self:
-        """Make the command as the event that `context` describes."""
-        payload = SendEmailCommandPayload(notification_type=notification_type, recipient=recipient)
-        return cls.from_context(context, payload)
-
-
-class SendEmailBulkCommand(EventWrapper[SendEmailBulkCommandPayload]):
-    """The command to send a mail to many."""
-
-    subject: str = NotificationCommands.NOTIFICATION_SEND_BULK
-
-    @classmethod
-    def create_from_context(
-        cls, context: EventContext, notification_type: str, recipients: list[Recipient]
-    ) -> Self:
-        """Make the command as the event that `context` describes."""
-        payload = SendEmailBulkCommandPayload(
-            notification_type=notification_type, recipients=recipients
-        )
-        return cls.from_context(context, payload)
-
-
-class EmailSentEvent(EventWrapper[EmailSentEventPayload]):
-    """The news of a mail sent."""
-
-    subject: str = NotificationEvents.NOTIFICATION_EMAIL_SENT
-
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: EmailSentEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
-
-
-class EmailDeliveryFailedEvent(EventWrapper[EmailFailedEventPayload]):
-    """The news of a mail that could not be sent."""
-
-    subject: str = NotificationEvents.NOTIFICATION_EMAIL_FAILED
-
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: EmailFailedEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
-
-
-class BulkSendCompletedEvent(EventWrapper[BulkCompletedEventPayload]):
-    """The news of a bulk send that is through."""
-
-    subject: str = NotificationEvents.NOTIFICATION_BULK_SEND_COMPLETED
-
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: BulkCompletedEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
-
-
-SEND_EMAIL = Contract(NotificationCommands.NOTIFICATION_SEND_EMAIL, SendEmailCommandPayload)
-SEND_BULK = Contract(NotificationCommands.NOTIFICATION_SEND_BULK, SendEmailBulkCommandPayload)
-EMAIL_SENT = Contract(NotificationEvents.NOTIFICATION_EMAIL_SENT, EmailSentEventPayload)
-EMAIL_FAILED = Contract(NotificationEvents.NOTIFICATION_EMAIL_FAILED, EmailFailedEventPayload)
-BULK_SEND_COMPLETED = Contract(
-    NotificationEvents.NOTIFICATION_BULK_SEND_COMPLETED, BulkCompletedEventPayload
-)
+__getattr__, __dir__ = handed_on(__name__)

@@ -1,43 +1,48 @@
-"""What the scheduler is asked and tells: schedules and their runs."""
+"""A path of the first design: what it names lives in `shared.platform.scheduler`."""
 
-from shared.events.scheduler.types import (
-    EXECUTE_IMMEDIATE,
-    EXECUTION_COMPLETED,
-    EXECUTION_FAILED,
-    EXECUTION_STARTED,
-    SCHEDULE_CREATE,
-    SCHEDULE_CREATED,
-    SCHEDULE_DELETE,
-    SCHEDULE_DELETED,
-    SCHEDULE_PAUSE,
-    SCHEDULE_PAUSED,
-    SCHEDULE_RESUME,
-    SCHEDULE_RESUMED,
-    SCHEDULE_TRIGGER,
-    SCHEDULE_TRIGGERED,
-    SCHEDULE_UPDATE,
-    SCHEDULE_UPDATED,
-    CreateScheduleCommandPayload,
-    DeleteScheduleCommandPayload,
-    ExecuteImmediateCommandPayload,
-    ExecutionCompletedEventPayload,
-    ExecutionFailedEventPayload,
-    ExecutionStartedEventPayload,
-    ExecutionStatus,
-    PauseScheduleCommandPayload,
-    ResumeScheduleCommandPayload,
-    ScheduleCreatedEventPayload,
-    ScheduleDeletedEventPayload,
-    SchedulePausedEventPayload,
-    SchedulerCommands,
-    ScheduleResumedEventPayload,
-    SchedulerEvents,
-    ScheduleTriggeredEventPayload,
-    ScheduleType,
-    ScheduleUpdatedEventPayload,
-    TriggerScheduleCommandPayload,
-    UpdateScheduleCommandPayload,
-)
+from typing import TYPE_CHECKING
+
+from shared.legacy.table import handed_on
+
+if TYPE_CHECKING:
+    from shared.platform.scheduler import (
+        EXECUTE_IMMEDIATE,
+        EXECUTION_COMPLETED,
+        EXECUTION_FAILED,
+        EXECUTION_STARTED,
+        SCHEDULE_CREATE,
+        SCHEDULE_CREATED,
+        SCHEDULE_DELETE,
+        SCHEDULE_DELETED,
+        SCHEDULE_PAUSE,
+        SCHEDULE_PAUSED,
+        SCHEDULE_RESUME,
+        SCHEDULE_RESUMED,
+        SCHEDULE_TRIGGER,
+        SCHEDULE_TRIGGERED,
+        SCHEDULE_UPDATE,
+        SCHEDULE_UPDATED,
+        CreateScheduleCommandPayload,
+        DeleteScheduleCommandPayload,
+        ExecuteImmediateCommandPayload,
+        ExecutionCompletedEventPayload,
+        ExecutionFailedEventPayload,
+        ExecutionStartedEventPayload,
+        ExecutionStatus,
+        PauseScheduleCommandPayload,
+        ResumeScheduleCommandPayload,
+        ScheduleCreatedEventPayload,
+        ScheduleDeletedEventPayload,
+        SchedulePausedEventPayload,
+        SchedulerCommands,
+        ScheduleResumedEventPayload,
+        SchedulerEvents,
+        ScheduleTriggeredEventPayload,
+        ScheduleType,
+        ScheduleUpdatedEventPayload,
+        TriggerScheduleCommandPayload,
+        UpdateScheduleCommandPayload,
+    )
 
 __all__ = [
     "EXECUTE_IMMEDIATE",
@@ -77,3 +82,5 @@ __all__ = [
     "TriggerScheduleCommandPayload",
     "UpdateScheduleCommandPayload",
 ]
+
+__getattr__, __dir__ = handed_on(__name__)

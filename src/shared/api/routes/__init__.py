@@ -1,0 +1,1 @@
+"""Routes that come with every service, for operators."""

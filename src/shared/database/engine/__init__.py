@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: the engine and its pool, sessions, replicas, errors, measurements."""

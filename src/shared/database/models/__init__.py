@@ -1,0 +1,1 @@
+"""What a model is made of beside its own columns: keys, money, types, history."""

@@ -1,0 +1,1 @@
+"""Tenants kept apart: the scope of a session, and row-level security."""

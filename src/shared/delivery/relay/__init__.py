@@ -1,0 +1,1 @@
+"""From committed outbox rows to acknowledged messages: the relay and what it is made of."""

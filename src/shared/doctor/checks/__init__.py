@@ -1,0 +1,1 @@
+"""What the doctor looks at: one module a part of the service."""

@@ -1,0 +1,294 @@
+"""The consumers: one for each handler, at work, and none that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shared.doctor.finding import Finding, Severity
+from shared.doctor.patient import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from shared.doctor.patient import Patient
+    from shared.messaging import ConsumerFacts, Inspection, ServerFacts, StreamFacts
+    from shared.service.handlers import Handler
+
+__all__ = ["examine_consumers"]
+
+_LATE_SECONDS = 300.0
+_SHORT_ACK_WAIT_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS = 1.0
+_MANY_REDELIVERED, _MOST = 10, 0.5
+_NANOSECONDS = 1_000_000_000
+
+_NEVER_MIND = frozenset({"filter_subjects", "filter_subject", "max_deliver"})
+
+
+async def examine_consumers(
+    inspection: Inspection,
+    patients: Sequence[Patient],
+    streams: Iterable[StreamFacts],
+    server: ServerFacts,
+) -> list[Finding]:
+    """Judge the consumers of the services on the streams that are there.
+
+    Raises:
+        MessageBusError: JetStream does not answer.
+    """
+    found: list[Finding] = []
+    known = {h.durable(p.name) for p in patients for h in p.service.handlers}
+    for stream in streams:
+        there = await inspection.consumers(stream.name)
+        for patient in patients:
+            for handler in patient.service.handlers:
+                if _stream_name(handler) == stream.name:
+                    durable = handler.durable(patient.name)
+                    found += await _consumer(
+                        inspection, patient, handler, there.get(durable), stream, server
+                    )
+        found += [
+            _orphan(facts, owner)
+            for facts in there.values()
+            if facts.name not in known and (owner := _owner(facts.name, patients))
+        ]
+    return found
+
+
+async def _consumer(
+    inspection: Inspection,
+    patient: Patient,
+    handler: Handler,
+    facts: ConsumerFacts | None,
+    stream: StreamFacts,
+    server: ServerFacts,
+) -> list[Finding]:
+    durable = handler.durable(patient.name)
+    about = f"consumer {durable}"
+    ill = _declared(inspection, patient, handler, stream, server)
+    if facts is None:
+        ill.append(
+            Finding(
+                "consumer-missing",
+                Severity.ERROR,
+                about,
+                f"it is not there; {stream.name} has {stream.messages} messages for it to begin "
+                "with",
+                f"start the service, which creates it: glam run {patient.target}",
+            )
+        )
+        return ill
+    ill += _config(inspection, patient, handler, facts)
+    ill += await _work(inspection, patient, handler, facts)
+    return ill or [
+        Finding("consumer", Severity.OK, about, f"{facts.pending} wait, {facts.ack_pending} out")
+    ]
+
+
+def _declared(
+    inspection: Inspection,
+    patient: Patient,
+    handler: Handler,
+    stream: StreamFacts,
+    server: ServerFacts,
+) -> list[Finding]:
+    """Judge what the handler declares against what server and stream allow."""
+    about = f"consumer {handler.durable(patient.name)}"
+    found = []
+    allowed = [
+        (where, limit)
+        for where, limit in (
+            ("the account", server.max_ack_pending),
+            (stream.name, (stream.config.get("consumer_limits") or {}).get("max_ack_pending")),
+        )
+        if limit and limit > 0
+    ]
+    asked = inspection.ack_pending_of(patient.subscription(handler))
+    found += [
+        Finding(
+            "ack-pending-limit",
+            Severity.ERROR,
+            about,
+            f"it asks for {asked} unacknowledged messages, and {where} allows {limit}",
+            f"raise max_ack_pending of {where} to {asked}"
+            + ("" if where == "the account" else f": nats stream edit {where}"),
+        )
+        for where, limit in allowed
+        if limit < asked
+    ]
+    if handler.ack_wait_seconds < _SHORT_ACK_WAIT_SECONDS:
+        found.append(
+            Finding(
+                "consumer-ack-wait",
+                Severity.WARNING,
+                about,
+                f"ack_wait_seconds is {handler.ack_wait_seconds:g}: a process that stands still "
+                "for so long has lost its messages to another one",
+                "ack_wait_seconds=30 (a handler may take longer: signs of life are sent for it)",
+            )
+        )
+    return found
+
+
+def _config(
+    inspection: Inspection, patient: Patient, handler: Handler, facts: ConsumerFacts
+) -> list[Finding]:
+    about = f"consumer {facts.name}"
+    restart = f"restart {patient.name}, which changes it"
+    found = []
+    difference = inspection.consumer_difference(facts, patient.subscription(handler))
+    filters = facts.config.get("filter_subjects") or facts.config.get("filter_subject")
+    if {"filter_subject", "filter_subjects"} & difference.keys():
+        found.append(
+            Finding(
+                "consumer-filter",
+                Severity.ERROR,
+                about,
+                f"it reads {filters or 'all subjects'}, and its handler {handler.contract.subject}",
+                restart,
+            )
+        )
+    if "max_deliver" in difference:
+        found.append(
+            Finding(
+                "consumer-max-deliver",
+                Severity.ERROR,
+                about,
+                f"the server gives up after {facts.config.get('max_deliver')} deliveries",
+                f"{restart}; or: nats consumer edit {facts.stream} {facts.name} --max-deliver=-1",
+            )
+        )
+    rest = {name: values for name, values in difference.items() if name not in _NEVER_MIND}
+    needed = handler.concurrency * patient.replicas
+    if 0 < facts.max_ack_pending < needed:
+        rest.pop("max_ack_pending", None)
+        found.append(
+            Finding(
+                "consumer-ack-pending",
+                Severity.WARNING,
+                about,
+                f"{facts.max_ack_pending} messages may be out, and {patient.replicas} replicas of "
+                f"{handler.concurrency} handle {needed}",
+                restart,
+            )
+        )
+    if rest:
+        told = ", ".join(
+            f"{name} is {_value(name, is_)}, declared {_value(name, wanted)}"
+            for name, (is_, wanted) in rest.items()
+        )
+        found.append(Finding("consumer-config", Severity.WARNING, about, told, restart))
+    return found
+
+
+async def _work(
+    inspection: Inspection, patient: Patient, handler: Handler, facts: ConsumerFacts
+) -> list[Finding]:
+    about = f"consumer {facts.name}"
+    if facts.paused_seconds > 0:
+        return [
+            Finding(
+                "consumer-paused",
+                Severity.WARNING,
+                about,
+                f"paused for another {duration(facts.paused_seconds)}; {facts.pending} wait",
+                f"nats consumer resume {facts.stream} {facts.name}",
+            )
+        ]
+    found = []
+    if 0 < facts.max_ack_pending <= facts.ack_pending and not await _moves(inspection, facts):
+        found.append(
+            Finding(
+                "consumer-stuck",
+                Severity.ERROR,
+                about,
+                f"{facts.ack_pending} of {facts.max_ack_pending} messages are out, none of them "
+                f"came back within {duration(_LOOK_AGAIN_SECONDS)}, and {facts.pending} wait",
+                f"find what hangs (GET /subscribers); then: nats consumer edit {facts.stream} "
+                f"{facts.name} --max-pending={2 * facts.max_ack_pending}",
+            )
+        )
+    if facts.pending and not facts.waiting and not facts.ack_pending:
+        pin = f"; the server waits for {facts.pinned}, which is silent" if facts.pinned else ""
+        found.append(
+            Finding(
+                "consumer-unread",
+                Severity.ERROR,
+                about,
+                f"{facts.pending} messages wait, and nobody asks for them{pin}",
+                f"start {patient.name}: glam run {patient.target}",
+            )
+        )
+    elif facts.pending:
+        stored = await inspection.stored_at(
+            facts.stream, handler.contract.subject, facts.delivered_stream_sequence + 1
+        )
+        age = (datetime.now(UTC) - stored).total_seconds() if stored else 0.0
+        if age >= _LATE_SECONDS:
+            found.append(
+                Finding(
+                    "consumer-backlog",
+                    Severity.WARNING,
+                    about,
+                    f"{facts.pending} messages wait, the next one for {duration(age)}",
+                    f"more replicas of {patient.name}, or concurrency={2 * handler.concurrency}",
+                )
+            )
+    if facts.redelivered >= _MANY_REDELIVERED and facts.redelivered >= _MOST * max(
+        facts.ack_pending, 1
+    ):
+        found.append(
+            Finding(
+                "consumer-redelivered",
+                Severity.WARNING,
+                about,
+                f"{facts.redelivered} of the {facts.ack_pending} messages that are out came before",
+                "look for what fails: glam dlq list, and the logs of the service",
+            )
+        )
+    return found
+
+
+async def _moves(inspection: Inspection, before: ConsumerFacts) -> bool:
+    """Tell whether anything was delivered or acknowledged since."""
+    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    now = (await inspection.consumers(before.stream)).get(before.name)
+    return now is None or (now.ack_floor, now.delivered, now.ack_pending) != (
+        before.ack_floor,
+        before.delivered,
+        before.ack_pending,
+    )
+
+
+def _orphan(facts: ConsumerFacts, owner: Patient) -> Finding:
+    return Finding(
+        "consumer-orphan",
+        Severity.WARNING,
+        f"consumer {facts.name}",
+        f"no handler of {owner.name} has this name; {facts.pending} messages of {facts.stream} "
+        "wait for it (a renamed handler begins anew: keep its name=)",
+        f"nats consumer rm {facts.stream} {facts.name}",
+    )
+
+
+def _owner(durable: str, patients: Sequence[Patient]) -> Patient | None:
+    """Return the service whose name the durable begins with, the longest of them."""
+    owners = [p for p in patients if durable.startswith(f"{p.name}-")]
+    return max(owners, key=lambda patient: len(patient.name), default=None)
+
+
+def _stream_name(handler: Handler) -> str | None:
+    try:
+        return handler.contract.stream.value
+    except ValueError:
+        return None
+
+
+def _value(name: str, value: object) -> str:
+    if value in (None, [], ""):
+        return "not set"
+    if name in ("ack_wait", "inactive_threshold", "priority_timeout") and isinstance(value, int):
+        return duration(value / _NANOSECONDS)
+    return str(value)

@@ -1,0 +1,351 @@
+"""The streams: as declared, with room, and remembering for long enough."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shared.doctor.finding import Finding, Severity
+from shared.doctor.patient import duration
+from shared.events import Streams, stream_definition
+from shared.messaging.dead_letters.store import MAX_AGE_SECONDS, STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.doctor.patient import Patient
+    from shared.messaging import Inspection, RetryPolicy, StreamFacts
+    from shared.service.handlers import Handler
+
+__all__ = ["examine_dead_letters", "examine_streams"]
+
+_FILLING, _NEARLY_FULL = 0.8, 0.95
+
+# What of a stream a service would change at its next start, by code; others are limits.
+_WIDENED = {
+    "subjects": ("stream-subjects", Severity.ERROR),
+    "num_replicas": ("stream-replicas", Severity.WARNING),
+    "duplicate_window": ("dedupe-window", Severity.WARNING),
+    "allow_rollup_hdrs": ("stream-features", Severity.WARNING),
+    "allow_msg_ttl": ("stream-features", Severity.WARNING),
+    "allow_msg_schedules": ("stream-features", Severity.WARNING),
+    "allow_atomic": ("stream-features", Severity.WARNING),
+}
+_LOST = {
+    "allow_rollup_hdrs": "late relays are not fenced out",
+    "allow_msg_ttl": "messages have no time to live",
+    "allow_msg_schedules": "long pauses before a retry count against max_ack_pending",
+    "allow_atomic": "the outbox is not published in atomic batches",
+}
+
+
+async def examine_streams(
+    inspection: Inspection, patients: Sequence[Patient]
+) -> tuple[list[Finding], list[StreamFacts]]:
+    """Judge every stream that the services publish to or read from.
+
+    Raises:
+        MessageBusError: JetStream does not answer.
+    """
+    found: list[Finding] = []
+    there: list[StreamFacts] = []
+    for stream in dict.fromkeys(s for patient in patients for s in patient.streams()):
+        users = [patient for patient in patients if stream in patient.streams()]
+        about = f"stream {stream.value}"
+        facts = await inspection.stream(stream.value)
+        if facts is None:
+            found += await _missing(inspection, stream, users)
+            continue
+        there.append(facts)
+        ill = [
+            *_as_declared(inspection, facts, stream, users),
+            *_copies(facts, users),
+            *_room(facts),
+            *_memory(facts, stream, users),
+        ]
+        found += ill or [
+            Finding("stream", Severity.OK, about, f"as declared; {facts.messages} messages")
+        ]
+    return found, there
+
+
+async def examine_dead_letters(
+    inspection: Inspection, patients: Sequence[Patient]
+) -> list[Finding]:
+    """Judge what could not be handled.
+
+    Raises:
+        MessageBusError: JetStream does not answer.
+    """
+    facts = await inspection.stream(STREAM)
+    if facts is None or facts.first_at is None:
+        return []
+    ours = {h.durable(p.name): p for p in patients for h in p.service.handlers}
+    counts: dict[str, int] = {}
+    for subject, count in (await inspection.counts(STREAM, "dlq.>")).items():
+        durable = subject.rpartition(".")[2]
+        if durable in ours:
+            counts[durable] = counts.get(durable, 0) + count
+    age = (datetime.now(UTC) - facts.first_at).total_seconds()
+    late = age > _FILLING * MAX_AGE_SECONDS
+    return [
+        Finding(
+            "dead-letters",
+            Severity.ERROR if late else Severity.WARNING,
+            f"consumer {durable}",
+            f"{count} dead letters; the oldest of all is {duration(age)} old, and is dropped "
+            f"after {duration(MAX_AGE_SECONDS)}",
+            "glam dlq list, then: glam dlq replay NUMBER, or: glam dlq discard NUMBER",
+        )
+        for durable, count in sorted(counts.items())
+    ]
+
+
+async def _missing(
+    inspection: Inspection, stream: Streams, users: Sequence[Patient]
+) -> list[Finding]:
+    subjects = stream_definition(stream).subjects
+    holders = {
+        name: taken
+        for name, theirs in (await inspection.holders()).items()
+        if (taken := [s for s in theirs if any(_overlap(s, wanted) for wanted in subjects)])
+    }
+    about = f"stream {stream.value}"
+    if holders:
+        told = "; ".join(f"{name} takes {', '.join(taken)}" for name, taken in holders.items())
+        return [
+            Finding(
+                "stream-subjects",
+                Severity.ERROR,
+                about,
+                f"it cannot be created, for another stream has its subjects: {told}",
+                f"nats stream edit {next(iter(holders))} --subjects=..., without these",
+            )
+        ]
+    return [
+        Finding(
+            "stream-missing",
+            Severity.ERROR,
+            about,
+            f"it is not there; {_names(users)} declare it",
+            f"start a service that declares it, and it is created: glam run {users[0].target}",
+        )
+    ]
+
+
+def _as_declared(
+    inspection: Inspection, facts: StreamFacts, stream: Streams, users: Sequence[Patient]
+) -> list[Finding]:
+    most = max((user.settings.nats for user in users), key=lambda nats: nats.replicas)
+    window = max(user.settings.nats.dedupe_window_seconds for user in users)
+    wanted = most.model_copy(update={"dedupe_window_seconds": window})
+    difference = inspection.stream_difference(facts, stream_definition(stream), wanted)
+    about = f"stream {facts.name}"
+    edit = f"nats stream edit {facts.name}"
+    found = [
+        Finding("stream-refused", Severity.ERROR, about, told, told.partition(": ")[2])
+        for told in difference.refused.values()
+    ]
+    for field, change in difference.changes.items():
+        code, severity = _WIDENED.get(field, ("stream-limits", Severity.WARNING))
+        lost = f": {_LOST[field]}" if field in _LOST else ""
+        flag = f"{edit} --replicas={most.replicas}" if field == "num_replicas" else ""
+        found.append(
+            Finding(
+                code,
+                severity,
+                about,
+                f"{field} is to become {change}{lost}",
+                f"restart one of {_names(users)}, which widens it" + (flag and f"; or: {flag}"),
+            )
+        )
+    found += [
+        Finding("stream-drift", Severity.WARNING, about, told, told.partition(": ")[2])
+        for told in difference.left.values()
+    ]
+    return found
+
+
+def _copies(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
+    about = f"stream {facts.name}"
+    found = []
+    if facts.config.get("num_replicas") == 1 and any(user.in_production for user in users):
+        found.append(
+            Finding(
+                "stream-single-copy",
+                Severity.WARNING,
+                about,
+                "one copy, on one server",
+                "nats.replicas: 3 (in a cluster of three servers or more), then restart",
+            )
+        )
+    if facts.leader is None:
+        found.append(
+            Finding(
+                "stream-leader",
+                Severity.ERROR,
+                about,
+                "nobody leads it: more than half of its copies are away",
+                f"nats server report jetstream, then: nats stream cluster step-down {facts.name}",
+            )
+        )
+    behind = [r for r in facts.replicas if r.offline or not r.current]
+    if behind:
+        told = ", ".join(f"{r.name} ({'offline' if r.offline else 'behind'})" for r in behind)
+        found.append(
+            Finding(
+                "stream-copies",
+                Severity.WARNING,
+                about,
+                f"of its copies these are not current: {told}",
+                f"nats stream info {facts.name}; bring its server back",
+            )
+        )
+    return found
+
+
+def _room(facts: StreamFacts) -> list[Finding]:
+    found = []
+    drops = facts.config.get("discard") != "new"
+    for field, used in (("max_bytes", facts.bytes), ("max_msgs", facts.messages)):
+        limit = int(facts.config.get(field) or -1)
+        if limit > 0 and used >= _FILLING * limit:
+            found.append(
+                Finding(
+                    "stream-full",
+                    Severity.ERROR if used >= _NEARLY_FULL * limit else Severity.WARNING,
+                    f"stream {facts.name}",
+                    f"{used} of {limit} ({field}); when it is full it "
+                    + ("drops its oldest messages" if drops else "refuses new ones"),
+                    f"nats stream edit {facts.name} --{field.replace('_', '-')}={2 * limit}",
+                )
+            )
+    return found
+
+
+def _memory(facts: StreamFacts, stream: Streams, users: Sequence[Patient]) -> list[Finding]:
+    """Judge for how long the stream, its consumers' inboxes and its outboxes remember."""
+    about = f"stream {facts.name}"
+    found = []
+    max_age, window = facts.max_age_seconds, facts.dedupe_seconds
+    for user in users:
+        delivery, handlers = user.settings.delivery, list(user.handlers_of(stream))
+        publishes = any(_reads(c, stream) for c in user.service.publishes)
+        takeover = delivery.lease_seconds + delivery.poll_seconds
+        if publishes and window < takeover:
+            found.append(
+                Finding(
+                    "dedupe-window",
+                    Severity.WARNING,
+                    about,
+                    f"it knows a message again for {duration(window)}, and another relay of "
+                    f"{user.name} takes over after {duration(takeover)} "
+                    "(delivery.lease_seconds + poll_seconds): what was stored and not marked is "
+                    "stored twice. Fences refuse the late relay, not the one that takes over",
+                    f"nats.dedupe_window_seconds: {max(120, 2 * takeover):g}",
+                )
+            )
+        found += [
+            Finding(
+                "stream-max-age",
+                Severity.ERROR,
+                f"consumer {handler.durable(user.name)}",
+                f"attempts and pauses may take {duration(horizon)}, and {facts.name} keeps a "
+                f"message for {duration(max_age)}",
+                "fewer attempts, shorter pauses or less patience_seconds in retry=RetryPolicy(...)",
+            )
+            for handler in handlers
+            if 0 < max_age < (horizon := _horizon(handler))
+        ]
+        once = [h for h in handlers if h.transactional]
+        inbox = delivery.inbox_retention_hours * 3600
+        if once and inbox < max_age:
+            found.append(
+                Finding(
+                    "inbox-retention",
+                    Severity.ERROR,
+                    about,
+                    f"it may deliver a message for {duration(max_age)}, and the inbox of "
+                    f"{user.name} forgets after {duration(inbox)}; the service does not start",
+                    f"delivery.inbox_retention_hours: {max_age / 3600:g}",
+                )
+            )
+        elif once and max_age == 0:
+            found.append(
+                Finding(
+                    "inbox-retention",
+                    Severity.WARNING,
+                    about,
+                    f"it keeps messages for ever, and the inbox of {user.name} forgets after "
+                    f"{duration(inbox)}",
+                    f"nats stream edit {facts.name} --max-age=7d",
+                )
+            )
+        elif once and inbox < MAX_AGE_SECONDS:
+            found.append(
+                Finding(
+                    "inbox-replay",
+                    Severity.NOTE,
+                    about,
+                    f"dead letters may be replayed for {duration(MAX_AGE_SECONDS)}, and the inbox "
+                    f"of {user.name} forgets after {duration(inbox)}",
+                    f"delivery.inbox_retention_hours: {MAX_AGE_SECONDS / 3600:g}",
+                )
+            )
+        if again := [h.durable(user.name) for h in handlers if not h.transactional]:
+            found.append(
+                Finding(
+                    "dedupe-outage",
+                    Severity.NOTE,
+                    about,
+                    f"a relay that dies between storing and marking, with none to take over for "
+                    f"{duration(window)}, stores a message twice; {', '.join(again)} have no inbox",
+                    "take a UnitOfWork in the handler, or bear being repeated",
+                )
+            )
+        kept = delivery.outbox_retention_hours * 3600
+        if publishes and user.settings.database.enabled and (max_age == 0 or kept < max_age):
+            whole = "for ever" if max_age == 0 else f"for {duration(max_age)}"
+            found.append(
+                Finding(
+                    "outbox-retention",
+                    Severity.NOTE,
+                    about,
+                    f"it keeps messages {whole}, the outbox of {user.name} for {duration(kept)}",
+                    f"delivery.outbox_retention_hours: {(max_age or 2 * kept) / 3600:g}",
+                )
+            )
+    return found
+
+
+def _horizon(handler: Handler) -> float:
+    """Return how long a message may be tried, at the longest, in seconds."""
+    retry: RetryPolicy = handler.retry
+    grown, pauses = retry.first_delay_seconds, 0.0
+    for _ in range(retry.attempts - 1):
+        pauses += min(grown, retry.max_delay_seconds) * (1 + retry.jitter)
+        grown = min(grown * retry.factor, retry.max_delay_seconds)
+    attempt = handler.deadline_seconds or handler.ack_wait_seconds
+    return pauses + retry.attempts * attempt + retry.patience_seconds
+
+
+def _reads(contract: object, stream: Streams) -> bool:
+    try:
+        return getattr(contract, "stream", None) is stream
+    except ValueError:
+        return False
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether some subject matches both filters."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)
+
+
+def _names(users: Sequence[Patient]) -> str:
+    return ", ".join(user.name for user in users)

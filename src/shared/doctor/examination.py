@@ -1,0 +1,190 @@
+"""One examination: everything that can be looked at, looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from shared.config import ConfigError
+from shared.database import Database
+from shared.doctor.checks.consumers import examine_consumers
+from shared.doctor.checks.contracts import examine_contracts
+from shared.doctor.checks.database import (
+    DatabaseFacts,
+    examine_connections,
+    examine_database,
+    look_at_database,
+)
+from shared.doctor.checks.server import examine_server, judge_clock
+from shared.doctor.checks.streams import examine_dead_letters, examine_streams
+from shared.doctor.finding import Finding, Severity
+from shared.doctor.patient import Patient
+from shared.errors import DatabaseError, GlamBaseError, MessageBusError
+from shared.messaging import Bus, Inspection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from shared.config import NatsSettings, ServiceSettings
+    from shared.service.service import Service
+
+__all__ = ["examine"]
+
+_NAME = "glam-doctor"
+
+
+async def examine(
+    services: Iterable[Service[Any]],
+    *,
+    settings: Mapping[str, ServiceSettings] | None = None,
+    targets: Mapping[str, str] | None = None,
+    monitoring: str | None = None,
+    replicas: int | None = None,
+    long_transaction_seconds: float = 300.0,
+) -> list[Finding]:
+    """Judge what runs against what the services declare. Nothing is changed.
+
+    What cannot be reached is a finding, and the rest is judged all the same. What was found well is
+    told too, with severity ``ok``.
+
+    Args:
+        services: the services, whose own settings say where to look.
+        settings: by service name, instead of those that files and environment give.
+        targets: by service name, what to type for it after ``glam run``; its name by default.
+        monitoring: the NATS server's monitoring endpoint; port 8222 of the server by default.
+        replicas: how many of each service run; by default as many as hold a relay now.
+        long_transaction_seconds: a transaction open for longer is a finding.
+    """
+    found, patients = _admit(services, settings or {}, targets or {}, replicas)
+    databases: list[tuple[Patient, DatabaseFacts]] = []
+    living: list[Patient] = []
+    for patient in patients:
+        told, facts, patient = await _database(patient, long_transaction_seconds, replicas)  # noqa: PLW2901
+        found += told
+        living.append(patient)
+        if facts is not None:
+            databases.append((patient, facts))
+    found += examine_connections(databases)
+    for nats, here in _by_server(living):
+        found += await _nats(nats, here, monitoring)
+    ill = examine_contracts(patients)
+    return found + (
+        ill or [Finding("contracts", Severity.OK, "contracts", "one form and a stream for each")]
+    )
+
+
+def _admit(
+    services: Iterable[Service[Any]],
+    settings: Mapping[str, ServiceSettings],
+    targets: Mapping[str, str],
+    replicas: int | None,
+) -> tuple[list[Finding], list[Patient]]:
+    found, patients = [], []
+    for service in services:
+        target = targets.get(service.name, service.name)
+        try:
+            own = settings.get(service.name) or service.load_settings()
+        except ConfigError as error:
+            found.append(
+                Finding(
+                    "settings",
+                    Severity.ERROR,
+                    service.name,
+                    str(error),
+                    f"glam config show {target} --origin",
+                )
+            )
+        else:
+            patients.append(Patient(service, own, target, replicas or 1))
+    return found, patients
+
+
+async def _database(
+    patient: Patient, long_seconds: float, replicas: int | None
+) -> tuple[list[Finding], DatabaseFacts | None, Patient]:
+    settings = patient.settings.database
+    if not settings.enabled:
+        return [], None, patient
+    about = f"database {patient.schema}"
+    async with Database(settings, schema=patient.schema, application_name=_NAME) as database:
+        try:
+            await database.ping()
+        except DatabaseError as error:
+            return [_away("database-unreachable", about, error, patient)], None, patient
+        try:
+            facts = await look_at_database(database, long_seconds=long_seconds)
+            if replicas is None and facts.relays:
+                patient = replace(patient, replicas=facts.relays)
+            return await examine_database(database, patient, facts), facts, patient
+        except (GlamBaseError, FileNotFoundError) as error:
+            return [_unseen(about, error)], None, patient
+
+
+async def _nats(
+    nats: NatsSettings, patients: Sequence[Patient], monitoring: str | None
+) -> list[Finding]:
+    bus = Bus(nats, name=_NAME)
+    try:
+        await bus.open()
+    except MessageBusError as error:
+        return [_away("nats-unreachable", f"NATS {', '.join(nats.servers)}", error, patients[0])]
+    try:
+        return await _jetstream(Inspection(bus), patients, monitoring)
+    finally:
+        await bus.close()
+
+
+async def _jetstream(
+    inspection: Inspection, patients: Sequence[Patient], monitoring: str | None
+) -> list[Finding]:
+    try:
+        server = await inspection.server()
+        found = await examine_server(inspection, patients, monitoring=monitoring)
+    except MessageBusError as error:
+        return [
+            Finding(
+                "jetstream-off",
+                Severity.ERROR,
+                "server",
+                str(error),
+                "nats-server's configuration: jetstream { store_dir: /data }",
+            )
+        ]
+    about = f"server {'.'.join(map(str, server.version))}"
+    try:
+        streams, there = await examine_streams(inspection, patients)
+        if there:
+            clock = min(there, key=lambda facts: facts.clock_accuracy_seconds)
+            found += judge_clock(about, clock.clock_ahead_seconds, clock.clock_accuracy_seconds)
+        found = found or [Finding("server", Severity.OK, about, "it has what is needed")]
+        found += streams
+        found += await examine_consumers(inspection, patients, there, server)
+        found += await examine_dead_letters(inspection, patients)
+    except MessageBusError as error:
+        found.append(_unseen("JetStream", error))
+    return found
+
+
+def _by_server(patients: Sequence[Patient]) -> list[tuple[NatsSettings, list[Patient]]]:
+    """Put those together that log in at the same servers in the same way."""
+    own = {"replicas": 1, "dedupe_window_seconds": 120.0, "claim_check_bytes": None}
+    groups: list[tuple[NatsSettings, list[Patient]]] = []
+    for patient in patients:
+        nats = patient.settings.nats.model_copy(update=own)
+        for known, here in groups:
+            if known == nats:
+                here.append(patient)
+                break
+        else:
+            groups.append((nats, [patient]))
+    return groups
+
+
+def _away(code: str, about: str, error: GlamBaseError, patient: Patient) -> Finding:
+    fix = f"glam config show {patient.target} --origin (is it the right address, and does it run?)"
+    return Finding(code, Severity.ERROR, about, str(error), fix)
+
+
+def _unseen(about: str, error: Exception) -> Finding:
+    fix = "let the role of the service read it, and look again"
+    return Finding("not-looked-at", Severity.ERROR, about, str(error), fix)

@@ -1,0 +1,1 @@
+"""The HTTP edge under the names of the first design."""

@@ -1,0 +1,1 @@
+"""Sessions, settings and migrations as the first design had them."""

@@ -1,0 +1,1 @@
+"""Events as dictionaries and wrappers, as the first design had them."""

@@ -1,0 +1,1 @@
+"""Between the rows of a database and the schemas of an API."""

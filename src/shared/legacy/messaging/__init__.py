@@ -1,0 +1,1 @@
+"""Publishers and subscribers as classes, as the first design had them."""

@@ -1,0 +1,1 @@
+"""The connection to NATS: the bus, the client, its outages and its errors."""

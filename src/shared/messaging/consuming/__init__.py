@@ -1,0 +1,1 @@
+"""From a delivery to its acknowledgement: what a subscriber is made of."""

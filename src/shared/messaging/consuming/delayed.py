@@ -1,0 +1,106 @@
+"""Messages put off for long: by a schedule of the stream, outside of the consumer (ADR-51).
+
+A message that waits in the consumer counts against its `max_ack_pending`; enough of them, and the
+server stops delivering, without a word. A schedule is a message of its own in the same stream,
+which the server publishes to the subject when its time has come.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from shared.errors import MessageBusError
+from shared.messaging.connection.errors import translated
+from shared.messaging.dead_letters.store import REPLAY_FOR
+from shared.messaging.publisher import OutgoingMessage
+from shared.messaging.publishing.wire import MESSAGE_ID
+from shared.messaging.streams.diff import covers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.messaging.connection.bus import Bus
+    from shared.messaging.consuming.in_flight import Held
+
+SCHEDULE = "Nats-Schedule"
+_TARGET = "Nats-Schedule-Target"
+
+ATTEMPTS = "Glam-Attempts"
+_KEPT_ID = "Glam-Message-Id"
+
+# What the server puts on a message it publishes for a schedule, and what engines put there.
+_MARKS = (ATTEMPTS, _KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
+
+
+class Later:
+    """Puts messages of one durable off."""
+
+    def __init__(self, bus: Bus, durable: str) -> None:
+        self._bus = bus
+        self._durable = durable
+        self._subjects: tuple[str, ...] = ()
+
+    async def look_up(self, stream: str) -> None:
+        """Learn whether the stream takes schedules (servers from 2.12 on), and where.
+
+        Raises:
+            MessageBusError: JetStream does not answer.
+        """
+        with translated("look up stream", stream=stream):
+            config = (await self._bus.js.stream_info(stream)).config
+        self._subjects = tuple(config.subjects or ()) if config.allow_msg_schedules else ()
+
+    async def put_off(self, held: Held, delay_seconds: float) -> bool:
+        """Store a message to come again later; False where the stream has no room for schedules.
+
+        It comes for this durable alone, with the attempts it has made, and with body and headers as
+        they are. Twice put off after the same attempt it is stored once (inside of the stream's
+        dedupe window).
+
+        Raises:
+            MessageBusError: It is not known to be stored.
+        """
+        delivery = held.delivery
+        sequence, stored_at_ns = held.key
+        subject = f"{delivery.subject}.later.{self._durable}-{sequence}-{stored_at_ns}"
+        if not any(covers(caught, subject) for caught in self._subjects):
+            return False
+        due = datetime.now(UTC) + timedelta(seconds=delay_seconds)
+        headers = {
+            name: value
+            for name, value in delivery.headers.items()
+            if not name.lower().startswith("nats-")
+        }
+        if message_id := delivery.headers.get(MESSAGE_ID):
+            headers[_KEPT_ID] = message_id
+        headers |= {
+            ATTEMPTS: str(held.made),
+            REPLAY_FOR: self._durable,
+            SCHEDULE: f"@at {due.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}",
+            _TARGET: delivery.subject,
+        }
+        try:
+            await self._bus.publisher.publish(
+                OutgoingMessage(subject, delivery.body, headers, f"{subject}:{held.made}")
+            )
+        except MessageBusError as error:
+            if error.retryable:
+                raise
+            return False  # too large with these headers, or schedules were switched off
+        return True
+
+
+def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
+    """Return the headers a message was published with, and the attempts it brings along."""
+    if not headers:
+        return {}, 0
+    sent = dict(headers)
+    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent:
+        return sent, 0
+    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(_KEPT_ID)
+    for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
+        sent.pop(name, None)
+    if message_id:
+        sent[MESSAGE_ID] = message_id
+    return sent, int(attempts) if attempts.isdecimal() else 0

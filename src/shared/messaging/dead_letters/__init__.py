@@ -1,0 +1,1 @@
+"""Messages that could not be handled: stored, looked at, edited, replayed, discarded."""

@@ -1,0 +1,145 @@
+"""Which dead letters are meant, and how those of one kind are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shared.errors import ValidationError
+from shared.messaging.streams.diff import covers
+
+if TYPE_CHECKING:
+    from shared.messaging.dead_letters.dead_letter import DeadLetterHead
+
+__all__ = ["DeadLetterFilter", "DeadLetterGroup"]
+
+_TOKEN_BREAKERS = set(" \t\r\n\f.*>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters are meant: those that fit all that is given. Without any, all of them.
+
+    Attributes:
+        stream: the message's stream.
+        durable: the handler that failed.
+        service: the service it belongs to.
+        subject: the message's subject; wildcards are allowed (`evt.order.>`).
+        reason: found in the reason, in any case of letters.
+        error: found in the error's type or its message, in any case of letters.
+        fingerprint: how the fingerprint begins.
+        since: put aside at that moment or later. Without an offset it is UTC.
+        until: put aside before that moment.
+
+    Raises:
+        ValidationError: a stream or durable that can be none.
+    """
+
+    stream: str | None = None
+    durable: str | None = None
+    service: str | None = None
+    subject: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    fingerprint: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stream", "durable"):
+            value: str | None = getattr(self, name)
+            if value is not None and (not value or _TOKEN_BREAKERS & set(value)):
+                raise ValidationError(
+                    f"{value!r} can be no {name}: it is one word without dots and wildcards",
+                    field=name,
+                    value=value,
+                )
+        for name in ("since", "until"):
+            moment: datetime | None = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                object.__setattr__(self, name, moment.replace(tzinfo=UTC))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all dead letters are meant."""
+        return self == DeadLetterFilter()
+
+    @property
+    def kept_under(self) -> str:
+        """The subjects of the stream of dead letters at which they are: the server's part."""
+        return f"dlq.{self.stream or '*'}.{self.durable or '*'}"
+
+    def fits(self, letter: DeadLetterHead) -> bool:
+        """Tell whether the letter is one of those that are meant."""
+        return (
+            self.stream in (None, letter.stream)
+            and self.durable in (None, letter.durable)
+            and self.service in (None, letter.service)
+            and (self.subject is None or covers(self.subject, letter.subject))
+            and (self.reason is None or _within(self.reason, letter.reason))
+            and (self.error is None or _within(self.error, letter.error_type, letter.error_message))
+            and (
+                self.fingerprint is None
+                or (letter.fingerprint or "").startswith(self.fingerprint.lower())
+            )
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterGroup:
+    """Dead letters of one handler that died along the same road: one cause, most likely.
+
+    `error_message` and `reason` are those of the latest, whose number is `example`. Letters without
+    an error (their process died with them) have no fingerprint, and are grouped by their reason.
+    """
+
+    fingerprint: str | None
+    durable: str
+    service: str
+    reason: str
+    error_type: str | None
+    error_message: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+    example: int
+    versions: tuple[str, ...]
+
+
+class Grouping:
+    """Counts letters into their groups; holds one entry for each group."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str, str], DeadLetterGroup] = {}
+
+    def add(self, letter: DeadLetterHead) -> None:
+        """Count one letter."""
+        key = (letter.durable, letter.fingerprint or letter.reason, letter.error_type or "")
+        known = self._groups.get(key)
+        versions = set(known.versions if known else ())
+        if letter.version is not None:
+            versions.add(letter.version)
+        self._groups[key] = DeadLetterGroup(
+            fingerprint=letter.fingerprint,
+            durable=letter.durable,
+            service=letter.service,
+            reason=letter.reason,
+            error_type=letter.error_type,
+            error_message=letter.error_message,
+            count=known.count + 1 if known else 1,
+            first_at=min(known.first_at, letter.at) if known else letter.at,
+            last_at=max(known.last_at, letter.at) if known else letter.at,
+            example=letter.sequence,
+            versions=tuple(sorted(versions)),
+        )
+
+    def groups(self) -> list[DeadLetterGroup]:
+        """Return the groups, the largest first."""
+        return sorted(self._groups.values(), key=lambda g: (-g.count, g.durable, g.example))
+
+
+def _within(sought: str, *texts: str | None) -> bool:
+    return any(sought.lower() in (text or "").lower() for text in texts)

@@ -1,0 +1,1 @@
+"""Streams and consumers on the server: created, compared, read."""

@@ -1,0 +1,1 @@
+"""The product: its payloads, subjects and error catalogues, which the chassis never imports."""

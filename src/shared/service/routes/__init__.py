@@ -1,0 +1,1 @@
+"""Routes for operators that need the message bus."""
