@@ -28,6 +28,7 @@ from shared.metrics import (
     outbox_relay_seconds,
     outbox_relayed_total,
 )
+from shared.resilience import backoff_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -428,4 +429,4 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 def _pause_seconds(failed_turns: int) -> float:
-    return min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(failed_turns - 1, 10))
+    return backoff_seconds(failed_turns, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS)
