@@ -49,11 +49,11 @@ class Spy:
         self.sent: list[str] = []
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         messages = list(messages)
         self.sent += [message.message_id for message in messages]
-        return await self._bus.publisher.publish_all(messages)
+        return await self._bus.publisher.publish_all(messages, keys=keys)
 
 
 async def test_commit_publishes_once(world: World) -> None:
@@ -121,13 +121,17 @@ class Refusing(Spy):
         self._times = times
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         results: list[PubAck | MessageBusError] = []
-        for message in messages:
-            if Envelope.decode(message.body).payload["n"] == self._number and self._times:
+        held: set[str | None] = set()
+        for message, key in zip(messages, keys or (), strict=True):
+            if key in held:
+                results.append(MessageBusError("held back", details={"held_back": True}))
+            elif Envelope.decode(message.body).payload["n"] == self._number and self._times:
                 self._times -= 1
                 results.append(MessageBusError("not now"))
+                held |= {key} - {None}
             else:
                 results += await super().publish_all([message])
         return results
@@ -216,12 +220,12 @@ class CancelledOnce:
         self._called = False
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         if not self._called:
             self._called = True
             raise asyncio.CancelledError
-        return await self._publisher.publish_all(messages)
+        return await self._publisher.publish_all(messages, keys=keys)
 
 
 async def test_a_publisher_that_is_cancelled_from_within_does_not_end_the_relay(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter as Metric
 
     from shared.legacy.messaging.event_publisher import JetStreamEventPublisher
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 __all__ = [
     "HEADROOM_BYTES",

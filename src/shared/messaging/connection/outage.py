@@ -10,7 +10,7 @@ from shared.errors import MessageBusError
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 # The client tells only its maker of reconnections, and a bus may go around another's client.
 _LOOK_SECONDS = 0.02

@@ -28,7 +28,7 @@ from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["Action", "AuditPage", "AuditRecord"]
 

@@ -14,7 +14,7 @@ from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 _NOBODY = "503"
 

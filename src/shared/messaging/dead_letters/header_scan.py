@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 _NO_MESSAGES = "404"
 _CONSUMER_SECONDS = 30.0

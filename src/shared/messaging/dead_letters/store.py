@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.events import Contract
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 __all__ = [
     "REPLAY_FOR",

@@ -18,7 +18,7 @@ from shared.messaging.connection.errors import translated
 if TYPE_CHECKING:
     from nats.js.object_store import ObjectStore
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.delivery import Delivery
     from shared.messaging.publisher import OutgoingMessage
 

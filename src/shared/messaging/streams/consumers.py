@@ -14,7 +14,7 @@ from shared.messaging.consuming.pull import GROUP
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.subscription import Subscription
 
 _logger = logging.getLogger(__name__)

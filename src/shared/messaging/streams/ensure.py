@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.client import ServerVersion
 
     from shared.config import NatsSettings
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 _logger = logging.getLogger(__name__)
 

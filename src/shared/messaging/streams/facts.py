@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from shared.config import NatsSettings
     from shared.events import StreamDefinition
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.subscription import Subscription
 
 __all__ = [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nats.js.api import ConsumerConfig
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["StoredConsumer", "find_consumers"]
 

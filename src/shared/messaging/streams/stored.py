@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nats.js.api import RawStreamMsg
 
-    from shared.messaging.connection.protocol import Connection
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["StoredMessage", "StoredStream", "StreamStore"]
 
