@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("context", "errors", "idempotency"),
-    ("config", "logging", "metrics", "tracing"),
+    ("config", "logging", "metrics", "resilience", "tracing"),
     ("events",),
     ("contracts",),
     ("database", "http", "messaging"),
@@ -40,6 +40,7 @@ NOT_LOADED = {
     "logging": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "metrics": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "tracing": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
+    "resilience": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "events": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "contracts": HTTP | DATABASE | MESSAGING | TERMINAL | TESTS,
     "database": HTTP | MESSAGING | MIGRATIONS | TERMINAL | TESTS,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse
+
+from shared.testing import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,7 +75,6 @@ async def test_server_sent_events_arrive_with_ids(make_app: Any, serve: Any) -> 
 async def test_a_client_that_leaves_is_no_error(
     make_app: Any,
     serve: Any,
-    until: Any,
     spans: Any,
     registry: CollectorRegistry,
     caplog: pytest.LogCaptureFixture,
@@ -94,6 +96,9 @@ async def test_a_client_that_leaves_is_no_error(
     async def upload(request: Request) -> int:
         return len(await request.body())
 
+    def has_more(seen: int) -> bool:
+        return len(spans()) > seen
+
     async with serve(make_app(app)) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         for head in (
@@ -103,10 +108,10 @@ async def test_a_client_that_leaves_is_no_error(
             seen = len(spans())
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(head)
-            await until(lambda: in_progress(registry) == 1)
+            await eventually(lambda: in_progress(registry) == 1)
             writer.close()
             await writer.wait_closed()
-            await until(lambda seen=seen: len(spans()) > seen)
+            await eventually(partial(has_more, seen))
         await ended.wait()
     assert in_progress(registry) == 0
     assert [(s["attributes"]["status"], s["error"]) for s in spans()] == [

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
@@ -27,8 +28,10 @@ class FaultyPublisher:
         self._fault = fault
         self._when = when
 
-    async def publish_all(self, messages: Sequence[OutgoingMessage]) -> Outcomes:
-        return await self._faulty(self._bus.publisher.publish_all, messages)
+    async def publish_all(
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
+    ) -> Outcomes:
+        return await self._faulty(partial(self._bus.publisher.publish_all, keys=keys), messages)
 
     async def publish_atomic(self, messages: Sequence[OutgoingMessage]) -> Outcomes:
         return await self._faulty(self._bus.publisher.publish_atomic, messages)

@@ -16,13 +16,13 @@ from shared.delivery.relay.fences import Fences
 from shared.delivery.relay.janitor import Janitor
 from shared.delivery.relay.leases import LeasedOutbox
 from shared.delivery.relay.listener import Listener
-from shared.delivery.relay.sender import Courier
+from shared.delivery.relay.sender import Sender
 from shared.events import Contract
+from shared.testing import eventually
 from tests.delivery.world import (
     Counted,
     World,
     all_out,
-    eventually,
     listening,
     running,
 )
@@ -177,14 +177,14 @@ async def test_a_batch_of_several_domains_is_fenced_as_a_whole(world: World) -> 
     for row in rows:  # as if all were of one partition
         row.partition = 3
     late = Fences(world.bus, outbox=name, owner="late")
-    facts = await late.facts(ALPHA.subject)
-    assert facts is not None
-    await late.raise_for(facts, [(3, rows[0].token)])
+    features = await late.features(ALPHA.subject)
+    assert features is not None
+    await late.raise_for(features, [(3, rows[0].token)])
     next_one = Fences(world.bus, outbox=name, owner="next")
-    await next_one.raise_for(facts, [(3, max(row.token for row in rows) + 1)])
+    await next_one.raise_for(features, [(3, max(row.token for row in rows) + 1)])
     for row in rows:
         row.token = rows[0].token
-    receipt = await Courier(world.bus.publisher, fences=late).carry(rows)
+    receipt = await Sender(world.bus.publisher, fences=late).send(rows)
     assert receipt.published == []
     await outbox.leave()
     outbox.close()

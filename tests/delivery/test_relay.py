@@ -25,7 +25,7 @@ from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
-from shared.testing import faults
+from shared.testing import eventually, faults
 from tests.delivery.world import (
     COUNTED,
     HOMELESS,
@@ -34,7 +34,6 @@ from tests.delivery.world import (
     Counted,
     World,
     all_out,
-    eventually,
     listening,
     running,
 )
@@ -50,11 +49,11 @@ class Spy:
         self.sent: list[str] = []
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         messages = list(messages)
         self.sent += [message.message_id for message in messages]
-        return await self._bus.publisher.publish_all(messages)
+        return await self._bus.publisher.publish_all(messages, keys=keys)
 
 
 async def test_commit_publishes_once(world: World) -> None:
@@ -122,13 +121,17 @@ class Refusing(Spy):
         self._times = times
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         results: list[PubAck | MessageBusError] = []
-        for message in messages:
-            if Envelope.decode(message.body).payload["n"] == self._number and self._times:
+        held: set[str | None] = set()
+        for message, key in zip(messages, keys or (), strict=True):
+            if key in held:
+                results.append(MessageBusError("held back", details={"held_back": True}))
+            elif Envelope.decode(message.body).payload["n"] == self._number and self._times:
                 self._times -= 1
                 results.append(MessageBusError("not now"))
+                held |= {key} - {None}
             else:
                 results += await super().publish_all([message])
         return results
@@ -217,12 +220,12 @@ class CancelledOnce:
         self._called = False
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
         if not self._called:
             self._called = True
             raise asyncio.CancelledError
-        return await self._publisher.publish_all(messages)
+        return await self._publisher.publish_all(messages, keys=keys)
 
 
 async def test_a_publisher_that_is_cancelled_from_within_does_not_end_the_relay(

@@ -113,16 +113,6 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(0.05)
 
 
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it holds; fail when patience ends."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            with suppress(Exception):
-                if await check():
-                    return
-            await asyncio.sleep(0.05)
-
-
 async def all_out(world: World) -> bool:
     """Something was added, and all of it is published."""
     return bool(await world.rows()) and await world.unpublished() == 0

@@ -1,7 +1,6 @@
 """The services, each started on real servers in the test's own process."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -78,10 +77,3 @@ async def client_of(application: Application[Any]) -> AsyncIterator[httpx.AsyncC
     transport = httpx.ASGITransport(application.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         yield client
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = 20.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import inspect
 import re
 import signal
 import socket
 import sys
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path  # noqa: TC003 - typer reads it at run time
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic_core import from_json, to_json
@@ -46,6 +49,7 @@ T = TypeVar("T")
 LOCAL = "nats://127.0.0.1:4222"
 _INTERRUPTED = 130
 _AGO = re.compile(r"(\d+)([smhd])")
+_TIMES = frozenset({"since", "until"})
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -56,7 +60,7 @@ def _moment(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no moment: write 2h (ago), 3d, or 2026-01-31T12:00"
+            f"{text!r} is not a point in time: write 2h (ago), 3d, or 2026-01-31T12:00"
         ) from error
 
 
@@ -68,18 +72,6 @@ Sequence = Annotated[int, typer.Argument(help="Number of the dead letter, as lis
 Sequences = Annotated[
     list[int] | None, typer.Argument(help="Numbers of dead letters; or filter.", metavar="[N]...")
 ]
-Stream = Annotated[str | None, typer.Option(help="Only of this stream.")]
-Durable = Annotated[str | None, typer.Option(help="Only of this handler (durable).")]
-ServiceName = Annotated[str | None, typer.Option("--service", help="Only of this service.")]
-Subject = Annotated[str | None, typer.Option(help="Only of this subject; may have wildcards.")]
-Reason = Annotated[str | None, typer.Option(help="Only with this in the reason.")]
-Why = Annotated[str | None, typer.Option("--match-reason", help="Only with this in the reason.")]
-Error = Annotated[str | None, typer.Option(help="Only with this in the error's type or message.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Only with this fingerprint.")]
-Since = Annotated[
-    datetime | None, typer.Option(parser=_moment, help="Only since then: 2h, 3d, or ISO 8601.")
-]
-Until = Annotated[datetime | None, typer.Option(parser=_moment, help="Only before then.")]
 Limit = Annotated[int, typer.Option(min=1, help="So many at most.")]
 After = Annotated[int, typer.Option(min=0, help="Only those with a higher number.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -88,35 +80,54 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 All = Annotated[bool, typer.Option("--all", help="All of them: neither numbers nor filter.")]
 
 
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a filter in place of its parameter `where`.
+
+    An option whose name is one of the command's own is called `--match-...`.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    names = {
+        each.name if each.name not in own else f"match_{each.name}": each
+        for each in fields(DeadLetterFilter)
+    }
+
+    @wraps(command)
+    def filtered(**given: Any) -> None:
+        values = {each.name: given.pop(name) for name, each in names.items()}
+        command(where=DeadLetterFilter(**values), **given)
+
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                datetime | None if each.name in _TIMES else str | None,
+                typer.Option(
+                    parser=_moment if each.name in _TIMES else None, help=each.metadata["help"]
+                ),
+            ],
+        )
+        for name, each in names.items()
+    ]
+    parameters = []
+    for name, parameter in own.items():
+        parameters += options if name == "where" else [parameter]
+    filtered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return filtered
+
+
 @app.command("list")
+@_filtered
 def list_letters(
     *,
-    stream: Stream = None,
-    durable: Durable = None,
-    service: ServiceName = None,
-    subject: Subject = None,
-    reason: Reason = None,
-    error: Error = None,
-    fingerprint: Fingerprint = None,
-    since: Since = None,
-    until: Until = None,
+    where: DeadLetterFilter,
     limit: Limit = 100,
     after: After = 0,
     json: Json = False,
     servers: Servers = LOCAL,
 ) -> None:
     """List dead letters, newest last."""
-    where = DeadLetterFilter(
-        stream=stream,
-        durable=durable,
-        service=service,
-        subject=subject,
-        reason=reason,
-        error=error,
-        fingerprint=fingerprint,
-        since=since,
-        until=until,
-    )
     page = _with_dead_letters(servers, lambda dead: dead.page(where, limit=limit, after=after))
     if json:
         _print_json({"letters": [told(x) for x in page.letters], "next_after": page.next_after})
@@ -127,32 +138,14 @@ def list_letters(
 
 
 @app.command()
+@_filtered
 def groups(
     *,
-    stream: Stream = None,
-    durable: Durable = None,
-    service: ServiceName = None,
-    subject: Subject = None,
-    reason: Reason = None,
-    error: Error = None,
-    fingerprint: Fingerprint = None,
-    since: Since = None,
-    until: Until = None,
+    where: DeadLetterFilter,
     json: Json = False,
     servers: Servers = LOCAL,
 ) -> None:
     """Count dead letters by handler and fingerprint: one line for each cause, most first."""
-    where = DeadLetterFilter(
-        stream=stream,
-        durable=durable,
-        service=service,
-        subject=subject,
-        reason=reason,
-        error=error,
-        fingerprint=fingerprint,
-        since=since,
-        until=until,
-    )
     found = _with_dead_letters(servers, lambda dead: dead.groups(where))
     if json:
         _print_json({"groups": found})
@@ -201,18 +194,11 @@ def show(sequence: Sequence, *, json: Json = False, servers: Servers = LOCAL) ->
 
 
 @app.command()
+@_filtered
 def replay(
     sequences: Sequences = None,
     *,
-    stream: Stream = None,
-    durable: Durable = None,
-    service: ServiceName = None,
-    subject: Subject = None,
-    match_reason: Why = None,
-    error: Error = None,
-    fingerprint: Fingerprint = None,
-    since: Since = None,
-    until: Until = None,
+    where: DeadLetterFilter,
     everything: All = False,
     limit: Annotated[int | None, typer.Option(min=1, help="So many at most.")] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="At most so many a second.")] = None,
@@ -231,32 +217,18 @@ def replay(
     servers: Servers = LOCAL,
 ) -> None:
     """Publish dead letters to their subjects again, then take them off the list."""
-    where = _meant(
-        sequences,
-        DeadLetterFilter(
-            stream=stream,
-            durable=durable,
-            service=service,
-            subject=subject,
-            reason=match_reason,
-            error=error,
-            fingerprint=fingerprint,
-            since=since,
-            until=until,
-        ),
-        everything=everything,
-    )
+    meant = _meant(sequences, where, everything=everything)
     change = _edit(edit, values)
-    if edit is not None and (not isinstance(where, list) or len(where) > 1):
+    if edit is not None and (not isinstance(meant, list) or len(meant) > 1):
         raise typer.BadParameter("--edit is for one dead letter; name its number")
     work = _Work("replay", "replayed", limit=limit, dry_run=dry_run, yes=yes, json=json)
     _with_dead_letters(
         servers,
         lambda dead: work.do(
             dead,
-            where,
+            meant,
             lambda count, stop: dead.replay_all(
-                where,
+                meant,
                 edit=change,
                 dry_run=dry_run,
                 rate_per_second=rate,
@@ -270,19 +242,12 @@ def replay(
 
 
 @app.command()
+@_filtered
 def discard(
     sequences: Sequences = None,
     *,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.", prompt=True)],
-    stream: Stream = None,
-    durable: Durable = None,
-    service: ServiceName = None,
-    subject: Subject = None,
-    match_reason: Why = None,
-    error: Error = None,
-    fingerprint: Fingerprint = None,
-    since: Since = None,
-    until: Until = None,
+    where: DeadLetterFilter,
     everything: All = False,
     limit: Annotated[int | None, typer.Option(min=1, help="So many at most.")] = None,
     dry_run: DryRun = False,
@@ -291,29 +256,15 @@ def discard(
     servers: Servers = LOCAL,
 ) -> None:
     """Take dead letters off the list; the audit keeps them for 30 days more."""
-    where = _meant(
-        sequences,
-        DeadLetterFilter(
-            stream=stream,
-            durable=durable,
-            service=service,
-            subject=subject,
-            reason=match_reason,
-            error=error,
-            fingerprint=fingerprint,
-            since=since,
-            until=until,
-        ),
-        everything=everything,
-    )
+    meant = _meant(sequences, where, everything=everything)
     work = _Work("discard", "discarded", limit=limit, dry_run=dry_run, yes=yes, json=json)
     _with_dead_letters(
         servers,
         lambda dead: work.do(
             dead,
-            where,
+            meant,
             lambda count, stop: dead.discard_all(
-                where, reason, dry_run=dry_run, limit=count, actor=_actor(), stop=stop
+                meant, reason, dry_run=dry_run, limit=count, actor=_actor(), stop=stop
             ),
         ),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -18,6 +17,7 @@ from shared.database.repository.autocommit import engine_for
 from shared.delivery.outbox.outbox import Outbox
 from shared.errors import DatabaseError
 from shared.metrics import database_transaction_retries_total
+from shared.resilience import backoff_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 # SQLSTATE, PostgreSQL manual appendix A and section 13.5: the very same may succeed right away.
 _CONFLICTS = frozenset({"40001", "40P01"})  # serialization failure, deadlock detected
-_FIRST_PAUSE_SECONDS = 0.02
+_FIRST_PAUSE_SECONDS = 0.04
 _LONGEST_PAUSE_SECONDS = 1.0
 _COMMIT_GRACE_SECONDS = 5.0
 
@@ -330,8 +330,10 @@ async def run_unit_of_work(
                 "transaction is tried again", extra={"attempt": attempt, "why": str(error)}
             )
         database_transaction_retries_total.labels(service).inc()
-        longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**attempt)
-        await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+        pause = backoff_seconds(
+            attempt, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS, spread=(0.0, 1.0)
+        )
+        await asyncio.sleep(pause)
 
 
 def _may_try_again(error: BaseException, unit: object) -> bool:

@@ -14,8 +14,8 @@ The called service lets in whom it names, with `shared.api.only_services`.
 from typing import TYPE_CHECKING
 
 from shared._lazy import lazy_names
-from shared.http.circuit import CircuitBreaker, CircuitStatus
 from shared.http.tokens import Caller, sign_token, verify_token
+from shared.resilience import CircuitBreaker, CircuitStatus
 
 if TYPE_CHECKING:
     from shared.http.client import ServiceClient

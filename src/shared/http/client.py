@@ -22,7 +22,6 @@ from shared.context import Context, current
 from shared.context.deadline import TIMEOUT_HEADER, format_timeout, remaining_seconds, within
 from shared.errors import GlamBaseError, RequestTimeoutError, classify_http_error
 from shared.http.answers import error_of_answer, read_answer
-from shared.http.circuit import CircuitBreaker, CircuitStatus
 from shared.http.metrics import (
     http_client_circuit_open,
     http_client_request_duration_seconds,
@@ -32,10 +31,10 @@ from shared.http.retries import (
     IDEMPOTENT_METHODS,
     SERVICE_FAULTS,
     UNAVAILABLE,
-    backoff_seconds,
     may_send_again,
 )
 from shared.http.tokens import sign_token
+from shared.resilience import Circuit, CircuitBreaker, backoff_seconds
 from shared.tracing import span
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from shared.config import HttpClientSettings, ServiceAuthSettings
-    from shared.http.circuit import Call
+    from shared.resilience import CircuitStatus, GuardedCall
 
 T = TypeVar("T", default=Any)
 
@@ -135,8 +134,8 @@ class ServiceClient:
         self.circuit = CircuitBreaker(
             service,
             failures=settings.circuit_failures,
-            open_seconds=settings.circuit_open_seconds,
-            on_change=circuit_open.set,
+            pause_seconds=lambda _: settings.circuit_open_seconds,
+            on_change=lambda state: circuit_open.set(state is not Circuit.CLOSED),
         )
         self._http = httpx.AsyncClient(
             base_url=address,
@@ -344,7 +343,7 @@ class ServiceClient:
     def _wait_after(self, error: GlamBaseError, request: _Request, attempt: int) -> float | None:
         """Say how long to wait before the next attempt; ``None`` if there is to be none."""
         settings = self._settings
-        if attempt >= settings.attempts or self.circuit.state == "open":
+        if attempt >= settings.attempts or self.circuit.state is Circuit.OPEN:
             return None
         if not may_send_again(error.cause, idempotent=request.idempotent):
             return None
@@ -352,6 +351,7 @@ class ServiceClient:
             attempt,
             first=settings.retry_first_delay_seconds,
             longest=settings.retry_max_delay_seconds,
+            spread=(0.5, 1.0),
         )
         asked = error.details.get("retry_after")
         if isinstance(asked, int | float):
@@ -381,7 +381,7 @@ class ServiceClient:
             except httpx.HTTPStatusError as fault:
                 raise error_of_answer(fault, service=self.service) from fault
 
-    async def _send(self, request: _Request, left: float, call: Call) -> httpx.Response:
+    async def _send(self, request: _Request, left: float, call: GuardedCall) -> httpx.Response:
         """Send once, and return the answer, whatever it says."""
         labels = (self.caller, self.service, request.method)
         status = "none"

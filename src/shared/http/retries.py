@@ -1,8 +1,6 @@
-"""What may be sent again, and when."""
+"""What may be sent again."""
 
 from __future__ import annotations
-
-import random
 
 import httpx
 
@@ -43,12 +41,3 @@ def may_send_again(fault: BaseException | None, *, idempotent: bool) -> bool:
         in_use = status == httpx.codes.CONFLICT and _IN_USE in fault.response.content
         return idempotent and (status in _RETRY_LATER or in_use)
     return idempotent and isinstance(fault, BROKEN_OFF)
-
-
-def backoff_seconds(attempt: int, *, first: float, longest: float) -> float:
-    """Return the wait behind an attempt, counted from 1: twice the one before, half of it chance.
-
-    Without chance, callers that failed together come back together.
-    """
-    delay = min(longest, first * 2.0 ** min(attempt - 1, 30))
-    return delay * random.uniform(0.5, 1.0)  # noqa: S311 - chance, no secret

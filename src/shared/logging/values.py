@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import fields, is_dataclass
-from datetime import date, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from pathlib import PurePath
-from typing import TypeVar, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from pydantic import BaseModel, SecretBytes, SecretStr
-
+from shared.config import redaction
 from shared.config.redaction import MASK, is_secret, redact_text
+from shared.errors.details import json_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DEPTH = 6
 _PLAIN = frozenset({bool, float, int, type(None)})
@@ -88,62 +83,10 @@ def loggable_fields(fields: Mapping[str, object], depth: int = _DEPTH) -> dict[s
 
 
 def loggable(name: str, value: object, depth: int = _DEPTH) -> object:
-    """Turn what is logged under `name` into plain JSON data.
-
-    Models, dataclasses, mappings, lists, tuples and sets keep their shape, down to six levels; what
-    has no JSON form becomes its `repr`. Iterators are not consumed.
-    """
-    if value is None or value is True or value is False:
-        return value
-    if is_secret(name):
-        return MASK
+    """Turn what is logged under `name` into plain JSON data, down to six levels."""
     if type(value) is Loggable:
         return value
-    try:
-        if type(value) is dict and depth > 0:
-            return loggable_fields({str(key): item for key, item in value.items()}, depth - 1)
-        return _plain(name, value, depth)
-    except Exception:  # noqa: BLE001 - a foreign object may raise anything
-        return f"<{type(value).__name__} that cannot be shown>"
-
-
-def _plain(name: str, value: object, depth: int) -> object:  # noqa: C901, PLR0911
-    match value:
-        case SecretStr() | SecretBytes():
-            return MASK
-        case Enum():
-            return loggable(name, value.value, depth)
-        case str():
-            return redact_text(str(value))
-        case int():
-            return int(value)
-        case float():
-            return float(value) if math.isfinite(value) else repr(value)
-        case UUID() | Decimal() | PurePath():
-            return redact_text(str(value))
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case BaseException():
-            return redact_text(f"{type(value).__qualname__}: {value}")
-        case bytes():
-            return redact_text(value.decode("utf-8", "backslashreplace"))
-    return _collection(name, value, depth)
-
-
-def _collection(name: str, value: object, depth: int) -> object:
-    if isinstance(value, BaseModel):
-        value = dict(value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if not isinstance(value, Mapping | list | tuple | AbstractSet):
-        return redact_text(repr(value))
-    if depth <= 0:
-        return "..."
-    if isinstance(value, Mapping):
-        return loggable_fields({str(key): item for key, item in value.items()}, depth - 1)
-    return [loggable(name, item, depth - 1) for item in value]
+    return json_safe(value, depth=depth, name=name, redaction=redaction)
 
 
 def without_emails(value: T) -> T:

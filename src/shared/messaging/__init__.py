@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from shared.legacy.table import handed_on
 from shared.messaging.connection.bus import Bus
 from shared.messaging.consuming.batch import BatchPolicy
-from shared.messaging.consuming.breaker import Circuit
 from shared.messaging.consuming.delivery import Delivery
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.consuming.subscription import State, SubscriberStatus, Subscription
@@ -31,6 +30,7 @@ from shared.messaging.streams.facts import (
 from shared.messaging.streams.readers import StoredConsumer, find_consumers
 from shared.messaging.streams.stored import StoredMessage, StoredStream, StreamStore
 from shared.messaging.subscriber import Subscriber
+from shared.resilience import Circuit
 
 if TYPE_CHECKING:
     from shared.legacy.messaging.dependencies import (

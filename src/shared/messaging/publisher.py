@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter as Metric
 
     from shared.legacy.messaging.event_publisher import JetStreamEventPublisher
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 __all__ = [
     "HEADROOM_BYTES",
@@ -79,7 +79,7 @@ class Publisher:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Connection,
         *,
         window: int = 256,
         timeout_seconds: float = 5.0,

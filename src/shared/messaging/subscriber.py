@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from shared.errors import MessageBusError
 from shared.legacy.table import handed_on
 from shared.messaging.consuming.acknowledgements import ACK, IN_PROGRESS
-from shared.messaging.consuming.breaker import Circuit
 from shared.messaging.consuming.delayed import SCHEDULE, as_sent
 from shared.messaging.consuming.delivery import AckSubject, Delivery
 from shared.messaging.consuming.handling import (
@@ -39,6 +38,7 @@ from shared.messaging.streams.consumers import (
     unpin,
     withdraw,
 )
+from shared.resilience import Circuit
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg

@@ -5,6 +5,7 @@
 - `shared.testing.faults`: real faults, each a context manager; `NatsProxy` for those of messages.
 - `CrashPoints`: kills a process, or a server, at every await of a flow.
 - `History` and `check`: what happened, and whether it may.
+- `eventually`: waits until something is so.
 """
 
 import importlib
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from shared.testing.history import Entry, History, Outcome, Verdict, check
     from shared.testing.nats_frames import NatsFilter, NatsFrame
     from shared.testing.nats_proxy import NatsProxy
+    from shared.testing.waiting import eventually
 
 __all__ = [
     "Crash",
@@ -31,6 +33,7 @@ __all__ = [
     "Outcome",
     "Verdict",
     "check",
+    "eventually",
 ]
 
 # Found when asked for: pytest loads this package with the plugin, in every project.
@@ -48,6 +51,7 @@ _HOMES = {
     "Outcome": "history",
     "Verdict": "history",
     "check": "history",
+    "eventually": "waiting",
 }
 
 

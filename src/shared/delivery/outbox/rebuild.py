@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, BigInteger, bindparam, text
 
 from shared.database import translate_errors
 from shared.delivery.relay.pending import Pending
-from shared.delivery.relay.sender import Courier
+from shared.delivery.relay.sender import Sender
 from shared.errors import MessageBusError
 from shared.events import Streams, stream_for_subject
 from shared.messaging import StreamStore
@@ -96,7 +96,7 @@ async def rebuild_streams(
     if rate is not None and rate <= 0:
         raise ValueError(f"a rate is a number of messages a second, above zero: not {rate}")
     rebuilt = Rebuilt()
-    courier = Courier(bus.publisher, atomic=False)
+    sender = Sender(bus.publisher, atomic=False)
     there: dict[str, bool] = {}
     began, after = time.monotonic(), 0
     while True:
@@ -109,7 +109,7 @@ async def rebuild_streams(
             there[name] = await _exists(bus, name, make=not dry_run)
         present = await _present(bus, [row for row in rows if there[row.stream]])
         missing = [row for row in rows if row.message.id not in present]
-        found = 0 if dry_run else await _publish(database, bus, courier, missing)
+        found = 0 if dry_run else await _publish(database, bus, sender, missing)
         rebuilt.present += len(present) + found
         rebuilt.published += len(missing) - found
         if missing:
@@ -166,13 +166,13 @@ async def _is_there(store: StreamStore, row: _Kept) -> bool:
     return message is not None and message.headers.get("Nats-Msg-Id") == row.message.message_id
 
 
-async def _publish(database: Database, bus: Bus, courier: Courier, rows: Sequence[_Kept]) -> int:
+async def _publish(database: Database, bus: Bus, sender: Sender, rows: Sequence[_Kept]) -> int:
     """Publish; return how many the stream turned out to have, elsewhere than the outbox said.
 
     A stream remembers ids for a while, also those of messages that were deleted: what it takes for
     a duplicate is looked for.
     """
-    receipt = await courier.carry([row.message for row in rows])
+    receipt = await sender.send([row.message for row in rows])
     if receipt.published:
         with translate_errors("rebuild"):
             async with database.engine.begin() as connection:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from shared.messaging import Bus, StoredStream
 
-__all__ = ["Fence", "Fences", "StreamFacts", "fence_is_busy", "lost_fence"]
+__all__ = ["NO_FENCE", "Fence", "Fences", "StreamFeatures", "fence_is_busy", "lost_fence"]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class StaleLeaseError(MessageBusError):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamFacts:
+class StreamFeatures:
     """What decides how a stream is published to.
 
     ``atomic``: it takes batches. ``fenced``: it can refuse a late relay. ``replicated``: it lets
@@ -64,7 +64,7 @@ class Fence:
     headers: Mapping[str, str]
 
 
-_NO_FENCE = Fence({})
+NO_FENCE = Fence({})
 
 
 class Fences:
@@ -80,11 +80,11 @@ class Fences:
         self._store = StreamStore(bus)
         self._outbox = outbox
         self._owner = owner
-        self._streams: dict[str, StreamFacts] = {}
+        self._streams: dict[str, StreamFeatures] = {}
         self._names: dict[str, str] = {}
         self._standing: dict[tuple[str, int], tuple[int, Fence]] = {}
 
-    async def facts(self, subject: str) -> StreamFacts | None:
+    async def features(self, subject: str) -> StreamFeatures | None:
         """Return what is known of the stream that takes the subject; None when there is none.
 
         Asked once, then remembered until `forget`.
@@ -95,19 +95,21 @@ class Fences:
         name = self._names.get(subject) or await self._name(subject)
         if name is None:
             return None
-        facts = self._streams.get(name)
-        if facts is None:
-            facts = await self._look_up(name)
-            if facts is None:
+        features = self._streams.get(name)
+        if features is None:
+            features = await self._look_up(name)
+            if features is None:
                 return None
-            self._names[subject] = name
-            self._streams[name] = facts
-        return facts
+            self._streams[name] = features
+        self._names[subject] = name
+        return features
 
     async def raise_for(
-        self, stream: StreamFacts, leases: Iterable[tuple[int, int]]
+        self, stream: StreamFeatures, leases: Iterable[tuple[int, int]]
     ) -> dict[int, Fence]:
         """Return the fence of each leased partition in the stream; raise those not yet standing.
+
+        There are none where the stream cannot be fenced.
 
         Args:
             stream: the stream.
@@ -117,11 +119,21 @@ class Fences:
             StaleLeaseError: a later holder of the lease has raised its own.
             MessageBusError: the bus does not answer.
         """
-        leases = list(leases)
         if not stream.fenced:
-            return {partition: _NO_FENCE for partition, _ in leases}
-        fences = await asyncio.gather(*(self._fence(stream.name, *lease) for lease in leases))
-        return {partition: fence for (partition, _), fence in zip(leases, fences, strict=True)}
+            return {}
+        fences: dict[int, Fence] = {}
+        missing: list[tuple[int, int]] = []
+        for partition, token in leases:
+            standing = self._standing.get((stream.name, partition))
+            if standing is not None and standing[0] == token:
+                fences[partition] = standing[1]
+            else:
+                missing.append((partition, token))
+        raised = await asyncio.gather(*(self._raise(stream.name, *lease) for lease in missing))
+        for (partition, token), fence in zip(missing, raised, strict=True):
+            self._standing[stream.name, partition] = token, fence
+            fences[partition] = fence
+        return fences
 
     def forget(self, stream: str) -> None:
         """Look at the stream anew: it refused a fence, or may have been made anew."""
@@ -138,11 +150,11 @@ class Fences:
         except ValueError:
             return await self._store.name_of(subject)
 
-    async def _look_up(self, name: str) -> StreamFacts | None:
+    async def _look_up(self, name: str) -> StreamFeatures | None:
         stream = await self._store.stream(name)
         if stream is None or stream.server < _SINCE:
-            return StreamFacts(name) if stream is not None else None
-        return StreamFacts(
+            return StreamFeatures(name) if stream is not None else None
+        return StreamFeatures(
             name,
             atomic=stream.atomic,
             fenced=await self._takes_fences(stream),
@@ -168,24 +180,10 @@ class Fences:
             return False
         return True
 
-    async def _fence(self, stream: str, partition: int, token: int) -> Fence:
-        standing = self._standing.get((stream, partition))
-        if standing is not None and standing[0] == token:
-            return standing[1]
+    async def _raise(self, stream: str, partition: int, token: int) -> Fence:
         subject = f"fence.{stream}.{self._outbox}.{partition}"
-        sequence = await self._raise(stream, subject, token)
-        fence = Fence(
-            {
-                "Nats-Expected-Last-Subject-Sequence": str(sequence),
-                "Nats-Expected-Last-Subject-Sequence-Subject": subject,
-            }
-        )
-        self._standing[stream, partition] = token, fence
-        return fence
-
-    async def _raise(self, stream: str, subject: str, token: int) -> int:
         last = await self._store.last(stream, subject)
-        before = last.sequence if last is not None else 0
+        sequence = last.sequence if last is not None else 0
         theirs = int(last.headers.get(_TOKEN, "0")) if last is not None else 0
         if theirs > token:
             raise StaleLeaseError(
@@ -194,10 +192,15 @@ class Fences:
                 stream=stream,
                 retryable=True,
             )
-        if theirs == token:
-            return before
-        headers = {_TOKEN: str(token), _OWNER: self._owner}
-        return await self._store.replace_last(stream, subject, headers, before=before)
+        if theirs < token:
+            headers = {_TOKEN: str(token), _OWNER: self._owner}
+            sequence = await self._store.replace_last(stream, subject, headers, before=sequence)
+        return Fence(
+            {
+                "Nats-Expected-Last-Subject-Sequence": str(sequence),
+                "Nats-Expected-Last-Subject-Sequence-Subject": subject,
+            }
+        )
 
 
 def lost_fence(error: MessageBusError) -> bool:

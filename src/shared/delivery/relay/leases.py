@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import attrgetter
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -24,11 +23,12 @@ from shared.delivery.relay.pending import Pending
 from shared.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from shared.database import Database
+    from shared.delivery.relay.sender import Receipt
 
-__all__ = ["LeasedOutbox", "Outcome"]
+__all__ = ["LeasedOutbox"]
 
 # One at a time counts the replicas and takes what is free: else two might take too much.
 _ONE_AT_A_TIME = """\
@@ -127,15 +127,6 @@ WHERE lease.owner = $1 AND {_PARTITION} = lease.partition
 _PLANNING = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a message: its sequence in the stream, or why it has none."""
-
-    message: Pending
-    sequence: int | None = None
-    error: str | None = None
-
-
 class LeasedOutbox:
     """The part of the outbox that this replica has leased.
 
@@ -218,26 +209,27 @@ class LeasedOutbox:
             key=attrgetter("id"),
         )
 
-    async def mark(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
-        """Note what became of the messages, in one statement; return the ids that were noted.
+    async def mark(self, receipt: Receipt) -> int:
+        """Note what was published and what failed, in one statement; return how many were noted.
 
-        The others were published under a lease that is no longer ours.
+        The others were sent under a lease that is no longer ours.
 
         Raises:
             DatabaseError: the database is away.
         """
         with self._reached("relay"):
             connection = await self._connected()
+            rows = [row for row, _, _ in receipt.published] + [row for row, _ in receipt.failed]
             marked = await connection.fetch(
                 _MARK,
                 self.owner,
-                [outcome.message.id for outcome in outcomes],
-                [outcome.message.partition for outcome in outcomes],
-                [outcome.message.token for outcome in outcomes],
-                [outcome.sequence for outcome in outcomes],
-                [outcome.error for outcome in outcomes],
+                [row.id for row in rows],
+                [row.partition for row in rows],
+                [row.token for row in rows],
+                [ack.sequence for _, ack, _ in receipt.published] + [None] * len(receipt.failed),
+                [None] * len(receipt.published) + [str(error) for _, error in receipt.failed],
             )
-        return frozenset(row[0] for row in marked)
+        return len(marked)
 
     async def backlog(self) -> Backlog:
         """Count what is due in all partitions; without waiting for a connection of the pool.

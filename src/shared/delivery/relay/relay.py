@@ -1,4 +1,4 @@
-"""The relay: carries committed messages from the outbox into their streams."""
+"""The relay: publishes the committed messages of the outbox into their streams."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shared.delivery.outbox.status import Backlog, read_backlog
 from shared.delivery.outbox.tables import PARTITIONS
 from shared.delivery.relay.fences import Fences
 from shared.delivery.relay.janitor import Janitor
-from shared.delivery.relay.leases import LeasedOutbox, Outcome
+from shared.delivery.relay.leases import LeasedOutbox
 from shared.delivery.relay.listener import Listener
 from shared.delivery.relay.pending import record_published
-from shared.delivery.relay.sender import Courier, Publishes, Receipt
+from shared.delivery.relay.sender import Publishes, Receipt, Sender
 from shared.delivery.relay.uncancelled import uncancelled
 from shared.errors import GlamBaseError
 from shared.metrics import (
@@ -28,6 +28,7 @@ from shared.metrics import (
     outbox_relay_seconds,
     outbox_relayed_total,
 )
+from shared.resilience import backoff_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ class Relay:
     message that fails holds back the later ones of its key, and nothing else. Messages without a
     key are published in any order.
 
-    **Fences.** A relay that froze while it held messages in its hands does not know, when it goes
+    **Fences.** A relay that froze with messages in flight does not know, when it goes
     on, that another one has published them since. The stream refuses what it sends then, if it was
     given the ``bus`` and the server is 2.12 or newer (see `shared.delivery.relay.fences`), and the
     database what it writes.
@@ -149,10 +150,11 @@ class Relay:
         self._service = service
         self._settings = settings
         self._bus = bus
+        self._renewal_seconds = settings.lease_seconds / 3
         self._janitor = Janitor(database, settings)
         self._listener = Listener(database, self.wake, connected=self._return)
         self._outbox = LeasedOutbox(database, lease_seconds=settings.lease_seconds)
-        self._courier: Courier | None = None
+        self._sender: Sender | None = None
         self._woken = asyncio.Event()
         self._returned = asyncio.Event()
         self._one_turn = asyncio.Lock()
@@ -324,12 +326,9 @@ class Relay:
         elif not receipt.refused and not turn.waiting:
             status.failed_turns = 0
             status.last_error = None
-        self._record(receipt)
-        return turn
-
-    def _record(self, receipt: Receipt) -> None:
         if self._settings.spans:
             record_published(receipt.published, service=self._service)
+        return turn
 
     async def _turn(self, limit: int) -> _Turn:
         await self._renew()
@@ -337,7 +336,8 @@ class Relay:
         rows = await self._outbox.due(each, min(each, _RETRIES))
         turn = _Turn(self._partitions, taken=len(rows))
         if rows:
-            turn.receipt = await (self._courier or await self._hire()).carry(rows)
+            sender = self._sender or await self._new_sender()
+            turn.receipt = await sender.send(rows)
             await self._mark(turn.receipt)
             turn.more = self._fill(rows, each)
         elif self._status.failed_turns:
@@ -360,24 +360,19 @@ class Relay:
                 lost[0][1],
                 extra={"event_id": lost[0][0].event_id, "subject": lost[0][0].subject},
             )
-        outcomes = [Outcome(row, sequence=ack.sequence) for row, ack, _ in receipt.published]
-        outcomes += [Outcome(row, error=str(error)) for row, error in receipt.failed]
-        if not outcomes:
+        sent = len(receipt.published) + len(receipt.failed)
+        if not sent:
             return
-        marked = await self._outbox.mark(outcomes)
-        if len(marked) < len(outcomes):
+        marked = await self._outbox.mark(receipt)
+        if marked < sent:
             self._renewed = float("-inf")
             _logger.warning(
                 "outbox relay: %d messages are not marked, their lease is another relay's by now",
-                len(outcomes) - len(marked),
+                sent - marked,
             )
         if receipt.published and self._status.failed_turns >= _OUTAGE_TURNS:
             # The bus is back: what failed while it was away need not sit out its delay.
             await self._outbox.due_again()
-
-    @property
-    def _renewal_seconds(self) -> float:
-        return self._settings.lease_seconds / 3
 
     async def _renew(self) -> None:
         now = time.monotonic()
@@ -405,18 +400,18 @@ class Relay:
         self._renewed = float("-inf")
         self._outbox.close()
 
-    async def _hire(self) -> Courier:
+    async def _new_sender(self) -> Sender:
         fences = None
         if self._bus is not None:
             outbox = await self._outbox.name()
             fences = Fences(self._bus, outbox=outbox, owner=self._outbox.owner)
-        self._courier = Courier(
+        self._sender = Sender(
             self._publisher,
             fences=fences,
             atomic=self._settings.atomic == "auto",
             spans=self._settings.spans,
         )
-        return self._courier
+        return self._sender
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
@@ -428,4 +423,4 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 def _pause_seconds(failed_turns: int) -> float:
-    return min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(failed_turns - 1, 10))
+    return backoff_seconds(failed_turns, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS)

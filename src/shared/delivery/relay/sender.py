@@ -1,10 +1,9 @@
-"""The courier: takes messages that are due to their streams, and says what became of them.
+"""The sender: takes messages that are due to their streams, and says what became of them.
 
 It knows two ways. An atomic batch is stored whole or not at all, in the order of its messages, so
-one batch may hold many messages of one key. A window of single messages is sent without waiting
-for each acknowledgement; of one key it holds one message, for an earlier one may yet fail. What a
-batch cannot do (it is refused as a whole for a single message that the stream has already) is done
-by a window.
+one batch may hold many messages of one key. Single messages are sent without waiting for each
+acknowledgement, but for those of one key, since an earlier one may yet fail. What a batch cannot do
+(it is refused as a whole for a single message that the stream has already) is done one by one.
 """
 
 from __future__ import annotations
@@ -15,18 +14,25 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from shared.delivery.relay.fences import Fence, Fences, StreamFacts, fence_is_busy, lost_fence
+from shared.delivery.relay.fences import (
+    NO_FENCE,
+    Fences,
+    StreamFeatures,
+    fence_is_busy,
+    lost_fence,
+)
 from shared.errors import MessageBusError
 from shared.events import stream_for_subject
 from shared.messaging import PubAck
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from shared.delivery.relay.fences import Fence
     from shared.delivery.relay.pending import Pending
     from shared.messaging import OutgoingMessage
 
-__all__ = ["Courier", "Publishes", "PublishesAtomically", "Receipt"]
+__all__ = ["Publishes", "PublishesAtomically", "Receipt", "Sender"]
 
 # The server keeps a batch in memory until it is whole (ADR-50); and so much of it is sent anew when
 # it is refused.
@@ -38,15 +44,20 @@ _BUSY_RETRIES = 100
 _BUSY_SECONDS = 0.005
 
 _Result: TypeAlias = "PubAck | MessageBusError"
+_Streams: TypeAlias = "dict[str, StreamFeatures | MessageBusError | None]"
 
 
 class Publishes(Protocol):
     """What the relay needs of a publisher; `shared.messaging.Publisher` has it."""
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
-        """Publish in order; return each message's acknowledgement or error in its place."""
+        """Publish, those of one key in their order; return each one's acknowledgement or error.
+
+        Once one of a key fails, none after it is sent, and their errors say ``held_back`` in their
+        details.
+        """
         ...
 
 
@@ -74,17 +85,23 @@ class Receipt:
     refused: list[tuple[Pending, MessageBusError]] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
 
-    def note(self, row: Pending, result: _Result, now: datetime) -> None:
-        """Note one outcome; what is not published holds back the later ones of its key."""
-        if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
-            self.published.append((row, result, now))
-            return
-        (self.refused if lost_fence(result) else self.failed).append((row, result))
-        if row.key is not None:
-            self.held.add(row.key)
+    def note(self, rows: Sequence[Pending], results: Iterable[_Result]) -> None:
+        """Note outcomes; what is not published holds back the later ones of its key."""
+        now = datetime.now(UTC)
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
+                self.published.append((row, result, now))
+            elif not result.details.get("held_back"):
+                (self.refused if lost_fence(result) else self.failed).append((row, result))
+                if row.key is not None:
+                    self.held.add(row.key)
+
+    def ready(self, rows: Iterable[Pending]) -> list[Pending]:
+        """Return the rows that nothing holds back."""
+        return [row for row in rows if row.key not in self.held]
 
 
-class Courier:
+class Sender:
     """Publishes what is due, keeping the order of each key.
 
     Args:
@@ -107,87 +124,95 @@ class Courier:
         self._atomic = publisher if isinstance(publisher, PublishesAtomically) and atomic else None
         self._fences = fences
 
-    async def carry(self, rows: Sequence[Pending]) -> Receipt:
+    async def send(self, rows: Sequence[Pending]) -> Receipt:
         """Publish the rows, which come in the order of their ids. Raises nothing of the bus."""
         receipt = Receipt()
-        for leg in _legs(rows):
-            groups = await self._by_stream(leg, receipt)
+        streams = await self._streams(rows)
+        for group in _rounds(rows, streams):
+            by_stream: dict[str | None, list[Pending]] = {}
+            for row in group:
+                stream = streams.get(row.subject)
+                if isinstance(stream, MessageBusError):
+                    receipt.note([row], [stream])
+                else:
+                    by_stream.setdefault(stream.name if stream else None, []).append(row)
             # All of them to their end: what one still sends must not meet the next turn's messages.
             ends = await asyncio.gather(
-                *(self._to_stream(group, receipt) for group in groups), return_exceptions=True
+                *(
+                    self._to_stream(streams.get(part[0].subject), part, receipt)
+                    for part in by_stream.values()
+                ),
+                return_exceptions=True,
             )
             for end in ends:
                 if end is not None:
                     raise end
         return receipt
 
-    async def _by_stream(
-        self, rows: Sequence[Pending], receipt: Receipt
-    ) -> list[tuple[StreamFacts | None, list[Pending]]]:
+    async def _streams(self, rows: Sequence[Pending]) -> _Streams:
+        """Look up the stream of each subject; without fences nobody asks."""
+        found: _Streams = {}
         if self._fences is None:
-            return [(None, list(rows))]
-        groups: dict[str | None, tuple[StreamFacts | None, list[Pending]]] = {}
-        found: dict[str, StreamFacts | MessageBusError | None] = {}
-        for row in rows:
-            if row.subject not in found:
-                try:
-                    found[row.subject] = await self._fences.facts(row.subject)
-                except MessageBusError as error:
-                    found[row.subject] = error
-            facts = found[row.subject]
-            if isinstance(facts, MessageBusError):
-                receipt.note(row, facts, datetime.now(UTC))
-                continue
-            name = facts.name if facts is not None else None
-            groups.setdefault(name, (facts, []))[1].append(row)
-        return list(groups.values())
+            return found
+        for subject in {row.subject for row in rows}:
+            try:
+                found[subject] = await self._fences.features(subject)
+            except MessageBusError as error:
+                found[subject] = error
+        return found
 
     async def _to_stream(
-        self, group: tuple[StreamFacts | None, list[Pending]], receipt: Receipt
+        self,
+        stream: StreamFeatures | MessageBusError | None,
+        rows: Sequence[Pending],
+        receipt: Receipt,
     ) -> None:
-        facts, rows = group
-        rows = [row for row in rows if row.key not in receipt.held]
-        fences: Mapping[int, Fence] = {}
-        if facts is not None and self._fences is not None:
-            try:
-                leases = {(row.partition, row.token) for row in rows}
-                fences = await self._fences.raise_for(facts, leases)
-            except MessageBusError as error:
-                self._fences.forget(facts.name)
-                for row in rows:
-                    receipt.note(row, error, datetime.now(UTC))
-                return
+        rows = receipt.ready(rows)
+        if not isinstance(stream, StreamFeatures) or self._fences is None:
+            await self._singly(rows, {}, receipt)
+            return
+        try:
+            fences = await self._fences.raise_for(
+                stream, {(row.partition, row.token) for row in rows}
+            )
+        except MessageBusError as error:
+            self._fences.forget(stream.name)
+            receipt.note(rows, [error] * len(rows))
+            return
         # What failed before may fail again, and would have a whole batch refused.
         fresh = [row for row in rows if row.attempts == 0]
-        tried = [row for row in rows if row.attempts > 0]
-        if facts is not None and facts.atomic and self._atomic is not None:
+        one_at_a_time = stream.replicated and stream.fenced
+        if stream.atomic and self._atomic is not None:
             for batch in _batches(fresh):
-                await self._batch(facts, batch, fences, receipt)
+                if not await self._batch(self._atomic, receipt.ready(batch), fences, receipt):
+                    await self._singly(batch, fences, receipt, one_at_a_time=one_at_a_time)
         else:
-            await self._windows(facts, fresh, fences, receipt)
-        await self._windows(facts, tried, fences, receipt)
-        if receipt.refused and facts is not None and self._fences is not None:
-            self._fences.forget(facts.name)
+            await self._singly(fresh, fences, receipt, one_at_a_time=one_at_a_time)
+        tried = [row for row in rows if row.attempts > 0]
+        await self._singly(tried, fences, receipt, one_at_a_time=one_at_a_time)
+        if receipt.refused:
+            self._fences.forget(stream.name)
 
     async def _batch(
         self,
-        facts: StreamFacts,
+        publisher: PublishesAtomically,
         rows: Sequence[Pending],
         fences: Mapping[int, Fence],
         receipt: Receipt,
-    ) -> None:
-        """Send one batch; the first message of each partition names its fence for all of them."""
-        rows = [row for row in rows if row.key not in receipt.held]
-        if len(rows) < 2 or self._atomic is None:  # noqa: PLR2004 - one needs no batch
-            await self._windows(facts, rows, fences, receipt)
-            return
+    ) -> bool:
+        """Send one batch; the first message of each partition names its fence for all of them.
+
+        False when they are to be sent one by one instead.
+        """
+        if len(rows) < 2:  # noqa: PLR2004 - one needs no batch
+            return False
         unnamed = dict(fences)
         messages = [
-            row.outgoing(unnamed.pop(row.partition, _NONE).headers, spans=self._spans)
+            row.outgoing(unnamed.pop(row.partition, NO_FENCE).headers, spans=self._spans)
             for row in rows
         ]
         for _ in range(_BUSY_RETRIES):
-            results = await _attempt(self._atomic.publish_atomic(messages), len(rows))
+            results = await publisher.publish_atomic(messages)
             first = results[0]
             if not (isinstance(first, MessageBusError) and fence_is_busy(first)):
                 break
@@ -197,87 +222,60 @@ class Courier:
             and first.details.get("batch_refused")
             and not lost_fence(first)
         ):
-            await self._windows(facts, rows, fences, receipt)
-            return
-        now = datetime.now(UTC)
-        for row, result in zip(rows, results, strict=True):
-            receipt.note(row, result, now)
+            return False
+        receipt.note(rows, results)
+        return True
 
-    async def _windows(
+    async def _singly(
         self,
-        facts: StreamFacts | None,
         rows: Sequence[Pending],
         fences: Mapping[int, Fence],
         receipt: Receipt,
+        *,
+        one_at_a_time: bool = False,
     ) -> None:
-        # A replicated stream takes one message at a time that names the same fence.
-        single = facts is not None and facts.replicated and facts.fenced
-        for wave in _waves(rows):
-            ready = [row for row in wave if row.key not in receipt.held]
-            for part in [[row] for row in ready] if single else [ready]:
-                messages = [
-                    row.outgoing(fences.get(row.partition, _NONE).headers, spans=self._spans)
-                    for row in part
-                ]
-                for _ in range(_BUSY_RETRIES if single else 1):
-                    results = await _attempt(self._publisher.publish_all(messages), len(part))
-                    if not any(
-                        isinstance(r, MessageBusError) and fence_is_busy(r) for r in results
-                    ):
-                        break
-                    await asyncio.sleep(_BUSY_SECONDS)
-                now = datetime.now(UTC)
-                for row, result in zip(part, results, strict=True):
-                    receipt.note(row, result, now)
+        """Send the messages one by one; a replicated stream has one under way for each fence."""
+        for part in [[row] for row in rows] if one_at_a_time else [rows]:
+            ready = receipt.ready(part)
+            if not ready:
+                continue
+            messages = [
+                row.outgoing(fences.get(row.partition, NO_FENCE).headers, spans=self._spans)
+                for row in ready
+            ]
+            keys = [row.key for row in ready]
+            for _ in range(_BUSY_RETRIES if one_at_a_time else 1):
+                results = await self._publisher.publish_all(messages, keys=keys)
+                if not any(isinstance(r, MessageBusError) and fence_is_busy(r) for r in results):
+                    break
+                await asyncio.sleep(_BUSY_SECONDS)
+            receipt.note(ready, results)
 
 
-_NONE = Fence({})
+def _rounds(rows: Sequence[Pending], streams: _Streams) -> list[list[Pending]]:
+    """Split so that within a round all messages of a key go to one stream.
 
-
-async def _attempt(publishing: Awaitable[list[_Result]], count: int) -> list[_Result]:
-    try:
-        return await publishing
-    except MessageBusError as error:
-        return [error] * count
-
-
-def _legs(rows: Sequence[Pending]) -> list[list[Pending]]:
-    """Split so that within a leg all messages of a key go to one stream: by the subject's domain.
-
-    Streams are published to side by side; a key that goes to several is not to overtake itself.
+    Streams are published to side by side; a key that goes to several is not to overtake itself. Of
+    a stream that is not known the subject's domain stands for it.
     """
-    legs: list[list[Pending]] = []
+    rounds: list[list[Pending]] = []
     last: dict[str, tuple[int, str]] = {}
     for row in rows:
-        leg = 0
+        at = 0
         if row.key is not None:
-            domain = _domain(row.subject)
-            leg, before = last.get(row.key, (0, domain))
-            leg += before != domain
-            last[row.key] = leg, domain
-        if leg == len(legs):
-            legs.append([])
-        legs[leg].append(row)
-    return legs
-
-
-def _waves(rows: Sequence[Pending]) -> list[list[Pending]]:
-    """Split into waves that hold a key once each, in the order of ids within and between them."""
-    waves: list[list[Pending]] = []
-    position: dict[str, int] = {}
-    for row in rows:
-        wave = 0
-        if row.key is not None:
-            wave = position.get(row.key, 0)
-            position[row.key] = wave + 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(row)
-    return waves
+            stream = streams.get(row.subject)
+            name = stream.name if isinstance(stream, StreamFeatures) else _domain(row.subject)
+            at, before = last.get(row.key, (0, name))
+            at += before != name
+            last[row.key] = at, name
+        if at == len(rounds):
+            rounds.append([])
+        rounds[at].append(row)
+    return rounds
 
 
 def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
-    """Cut into batches that the server takes and keeps in memory gladly.
+    """Cut into batches of a size that the server takes.
 
     The publisher sends each as one, so a stream that no table of domains knows has one for each
     domain.

@@ -16,11 +16,11 @@ from shared.errors import (
 )
 from shared.messaging.consuming.acknowledgements import ACK, Answers, nak, term
 from shared.messaging.consuming.attempts import Attempts, Record, attempt_number
-from shared.messaging.consuming.breaker import Breaker, Circuit
 from shared.messaging.consuming.deadlines import Deadlines
 from shared.messaging.consuming.delayed import Later
 from shared.messaging.dead_letters.store import DeadLetters
 from shared.messaging.publishing.claim_check import CLAIM, resolve
+from shared.resilience import Circuit, CircuitBreaker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,12 +86,12 @@ class Handling:
         self._attempts = Attempts(bus, subscription.durable)
         self._deadlines = Deadlines(subscription.deadline_seconds)
         self._condemned: dict[Key, tuple[str, Exception | None]] = {}
-        self.breaker: Breaker | None = None
+        self.breaker: CircuitBreaker | None = None
         if subscription.outage_threshold is not None:
-            self.breaker = Breaker(
+            self.breaker = CircuitBreaker(
                 subscription.durable,
-                threshold=subscription.outage_threshold,
-                retry=subscription.retry,
+                failures=subscription.outage_threshold,
+                pause_seconds=subscription.retry.delay,
                 on_change=measures.circuit,
             )
 

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from shared.errors import Outcome
-from shared.messaging.consuming.breaker import Circuit
 from shared.metrics import (
     message_handling_seconds,
     message_lag_seconds,
@@ -19,6 +18,7 @@ from shared.metrics import (
     subscriber_circuit_open,
     subscriber_paused,
 )
+from shared.resilience import Circuit
 
 if TYPE_CHECKING:
     from shared.messaging.consuming.in_flight import Held

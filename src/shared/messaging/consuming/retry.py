@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from shared.errors import Outcome, outcome_of
+from shared.resilience import backoff_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,17 @@ class RetryPolicy:
 
     def delay(self, attempt: int) -> float:
         """Return the pause in seconds after the failed `attempt` (1 is the first)."""
-        spread = 1 + self.jitter * (2 * random.random() - 1)  # noqa: S311 - not a secret
-        return self.pause(attempt) * spread
+        return self._after(attempt, spread=(1 - self.jitter, 1 + self.jitter))
 
     def pause(self, attempt: int) -> float:
         """Return the pause in seconds after the failed `attempt`, before `jitter` spreads it."""
-        # Beyond 64 doublings every policy is at its cap; the bound keeps the power finite.
-        grown = self.first_delay_seconds * self.factor ** min(max(attempt, 1) - 1, 64)
-        return min(grown, self.max_delay_seconds)
+        return self._after(attempt)
+
+    def _after(self, attempt: int, spread: tuple[float, float] = (1.0, 1.0)) -> float:
+        return backoff_seconds(
+            attempt,
+            first=self.first_delay_seconds,
+            longest=self.max_delay_seconds,
+            factor=self.factor,
+            spread=spread,
+        )

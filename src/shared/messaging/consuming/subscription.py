@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from shared.events import stream_for_subject
-from shared.messaging.consuming.breaker import Circuit
 from shared.messaging.consuming.retry import RetryPolicy
+from shared.resilience import Circuit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

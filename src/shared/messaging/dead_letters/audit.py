@@ -28,7 +28,7 @@ from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["Action", "AuditPage", "AuditRecord"]
 
@@ -83,7 +83,7 @@ class AuditPage:
 class Audit:
     """The stream of the audit."""
 
-    def __init__(self, bus: Bus, publisher: Publisher) -> None:
+    def __init__(self, bus: Connection, publisher: Publisher) -> None:
         self._bus = bus
         self._publisher = publisher
         self._ensured = False

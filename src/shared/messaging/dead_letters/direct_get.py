@@ -14,7 +14,7 @@ from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 _NOBODY = "503"
 
@@ -32,7 +32,9 @@ class Stored:
     body: bytes
 
 
-async def read_messages(bus: Bus, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
+async def read_messages(
+    bus: Connection, stream: str, request: Mapping[str, str | int]
+) -> list[Stored]:
     """Return what the request asks for; nothing where there is nothing.
 
     Raises:
@@ -49,7 +51,7 @@ async def read_messages(bus: Bus, stream: str, request: Mapping[str, str | int])
     return found
 
 
-async def _read(bus: Bus, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
+async def _read(bus: Connection, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
     client = bus.client
     inbox = client.new_inbox()
     found: list[Stored] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator, Field
 
 from shared.errors import ValidationError
 from shared.messaging.streams.diff import covers
@@ -17,41 +19,70 @@ __all__ = ["DeadLetterFilter", "DeadLetterGroup"]
 _TOKEN_BREAKERS = set(" \t\r\n\f.*>")
 
 
+def _written_out(value: object) -> object:
+    """Refuse a number, which pydantic would take for the seconds since 1970."""
+    if not isinstance(value, str | datetime) or _is_number(value):
+        raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _is_number(value: str | datetime) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+_Token = Annotated[str, Field(pattern=r"^[^ \t\r\n\f.*>]+$")]
+_Moment = Annotated[datetime, BeforeValidator(_written_out)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
     """Which dead letters are meant: those that fit all that is given. Without any, all of them.
+
+    The query of the HTTP routes and the options of ``glam dlq`` are made from its fields.
 
     Attributes:
         stream: the message's stream.
         durable: the handler that failed.
         service: the service it belongs to.
         subject: the message's subject; wildcards are allowed (`evt.order.>`).
-        reason: found in the reason, in any case of letters.
-        error: found in the error's type or its message, in any case of letters.
+        reason: found in the reason, in upper or lower case.
+        error: found in the error's type or its message, in upper or lower case.
         fingerprint: how the fingerprint begins.
-        since: put aside at that moment or later. Without an offset it is UTC.
-        until: put aside before that moment.
+        since: stored at that time or later. Without an offset it is UTC.
+        until: stored before that time.
 
     Raises:
-        ValidationError: a stream or durable that can be none.
+        ValidationError: a stream or durable that is not one.
     """
 
-    stream: str | None = None
-    durable: str | None = None
-    service: str | None = None
-    subject: str | None = None
-    reason: str | None = None
-    error: str | None = None
-    fingerprint: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    stream: _Token | None = field(default=None, metadata={"help": "Only of this stream."})
+    durable: _Token | None = field(
+        default=None, metadata={"help": "Only of this handler (durable)."}
+    )
+    service: str | None = field(default=None, metadata={"help": "Only of this service."})
+    subject: str | None = field(
+        default=None, metadata={"help": "Only of this subject; may have wildcards."}
+    )
+    reason: str | None = field(default=None, metadata={"help": "Only with this in the reason."})
+    error: str | None = field(
+        default=None, metadata={"help": "Only with this in the error's type or message."}
+    )
+    fingerprint: str | None = field(default=None, metadata={"help": "Only with this fingerprint."})
+    since: _Moment | None = field(
+        default=None, metadata={"help": "Only since then: 2h, 3d, or ISO 8601."}
+    )
+    until: _Moment | None = field(default=None, metadata={"help": "Only before then."})
 
     def __post_init__(self) -> None:
         for name in ("stream", "durable"):
             value: str | None = getattr(self, name)
             if value is not None and (not value or _TOKEN_BREAKERS & set(value)):
                 raise ValidationError(
-                    f"{value!r} can be no {name}: it is one word without dots and wildcards",
+                    f"{value!r} is not a {name}: it is one word without dots and wildcards",
                     field=name,
                     value=value,
                 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 _NO_MESSAGES = "404"
 _CONSUMER_SECONDS = 30.0
@@ -43,7 +43,9 @@ class Heads:
     left: int
 
 
-async def read_heads(bus: Bus, stream: str, subject: str, *, after: int, limit: int) -> Heads:
+async def read_heads(
+    bus: Connection, stream: str, subject: str, *, after: int, limit: int
+) -> Heads:
     """Read the heads of at most `limit` messages of the subject with a sequence above `after`.
 
     By a consumer that lives for this page alone: Direct Get would bring the bodies along, and a
@@ -109,7 +111,7 @@ async def _collect(subscription: Subscription, count: int, stream: str) -> Heads
     return Heads(heads, left)
 
 
-async def _delete(bus: Bus, stream: str, name: str) -> None:
+async def _delete(bus: Connection, stream: str, name: str) -> None:
     # It would go by itself; that it is gone already is no trouble.
     try:
         await bus.js.delete_consumer(stream, name)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shared.events import Contract
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 __all__ = [
     "REPLAY_FOR",
@@ -108,7 +108,7 @@ class DeadLetters:
             declares.
     """
 
-    def __init__(self, bus: Bus, *, contracts: Iterable[Contract[Any]] = ()) -> None:
+    def __init__(self, bus: Connection, *, contracts: Iterable[Contract[Any]] = ()) -> None:
         self._bus = bus
         # A dead letter may use the room that the publisher of the message had to leave.
         self._publisher = Publisher(bus, headroom_bytes=0)

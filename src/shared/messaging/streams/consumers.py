@@ -14,7 +14,7 @@ from shared.messaging.consuming.pull import GROUP
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.subscription import Subscription
 
 _logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Answer(TypedDict, total=False):
     config: Config
 
 
-def can_pin(bus: Bus) -> bool:
+def can_pin(bus: Connection) -> bool:
     """Tell whether the server can keep the replicas of a subscription from passing each other."""
     version = bus.client.connected_server_version
     return (version.major, version.minor) >= _PINNED_SINCE
@@ -69,7 +69,7 @@ def pin_seconds(subscription: Subscription) -> float:
     return max(subscription.ack_wait_seconds, _MIN_PIN_SECONDS)
 
 
-async def ensure_consumer(bus: Bus, subscription: Subscription) -> None:
+async def ensure_consumer(bus: Connection, subscription: Subscription) -> None:
     """Create the durable consumer, or change the one there is where the subscription asks for it.
 
     The server never gives up on a message by itself (`max_deliver` -1): that is ours to decide.
@@ -109,7 +109,7 @@ async def ensure_consumer(bus: Bus, subscription: Subscription) -> None:
     _logger.info("consumer %s changed", durable, extra={"changes": changes})
 
 
-async def unpin(bus: Bus, subscription: Subscription) -> None:
+async def unpin(bus: Connection, subscription: Subscription) -> None:
     """Let another replica have the messages of an ordered consumer without waiting for silence.
 
     Raises:
@@ -118,7 +118,7 @@ async def unpin(bus: Bus, subscription: Subscription) -> None:
     await _call(bus, "UNPIN", subscription, to_json({"group": GROUP}))
 
 
-async def withdraw(bus: Bus, subscription: Subscription) -> None:
+async def withdraw(bus: Connection, subscription: Subscription) -> None:
     """Have the server forget the requests that nobody hears the answer of.
 
     It does so when it is asked how the consumer stands. Else it would give the next message's pin
@@ -130,7 +130,7 @@ async def withdraw(bus: Bus, subscription: Subscription) -> None:
     await _call(bus, "INFO", subscription, b"")
 
 
-def wanted_of_consumer(bus: Bus, subscription: Subscription) -> Config:
+def wanted_of_consumer(bus: Connection, subscription: Subscription) -> Config:
     """Return what a subscription wants of its consumer, in the server's terms; None is: not set."""
     asked: Config = {
         "filter_subject": subscription.subject,
@@ -184,7 +184,7 @@ def _backoff(subscription: Subscription) -> list[int] | None:
     return [_nanoseconds(ack_wait), *lost_again]
 
 
-async def _create(bus: Bus, subscription: Subscription, config: Config) -> None:
+async def _create(bus: Connection, subscription: Subscription, config: Config) -> None:
     metadata = {**_metadata(config), **subscription.metadata}
     if metadata:
         config = {**config, "metadata": metadata}
@@ -193,7 +193,7 @@ async def _create(bus: Bus, subscription: Subscription, config: Config) -> None:
         raise _refused("change", subscription, refusal)
 
 
-async def _call(bus: Bus, verb: str, subscription: Subscription, request: bytes) -> _Answer:
+async def _call(bus: Connection, verb: str, subscription: Subscription, request: bytes) -> _Answer:
     # By hand: nats-py's ConsumerConfig does not know of priority groups, and would drop them.
     stream = subscription.stream or ""
     subject = f"$JS.API.CONSUMER.{verb}.{stream}.{subscription.durable}"

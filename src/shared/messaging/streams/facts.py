@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from shared.config import NatsSettings
     from shared.events import StreamDefinition
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.subscription import Subscription
 
 __all__ = [
@@ -129,7 +129,7 @@ class Inspection:
     Every method raises `MessageBusError` when JetStream does not answer or may not be asked.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Connection) -> None:
         self._bus = bus
 
     async def server(self) -> ServerFacts:

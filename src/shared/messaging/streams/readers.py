@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nats.js.api import ConsumerConfig
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["StoredConsumer", "find_consumers"]
 
@@ -30,7 +30,7 @@ class StoredConsumer:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-async def find_consumers(bus: Bus, subject: str) -> tuple[StoredConsumer, ...]:
+async def find_consumers(bus: Connection, subject: str) -> tuple[StoredConsumer, ...]:
     """Return the consumers that messages of the subject reach, by name; none without a stream.
 
     Raises:

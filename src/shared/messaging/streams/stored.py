@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nats.js.api import RawStreamMsg
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 __all__ = ["StoredMessage", "StoredStream", "StreamStore"]
 
@@ -46,7 +46,7 @@ class StoredMessage:
 class StreamStore:
     """Reads streams, and stores single messages in them on conditions."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Connection) -> None:
         self._bus = bus
 
     async def stream(self, name: str) -> StoredStream | None:

@@ -4,10 +4,10 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, create_model
 
 from shared.api import ApiResponse, success_response
 from shared.api.openapi import raises
@@ -41,24 +41,6 @@ __all__ = [
 _LIMIT = 1000
 
 
-def _written_out(value: object) -> object:
-    """Refuse a number, which pydantic would take for the seconds since 1970."""
-    if not isinstance(value, (str, datetime)) or _is_number(value):
-        raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
-    return value
-
-
-def _is_number(value: str | datetime) -> bool:
-    try:
-        float(str(value))
-    except ValueError:
-        return False
-    return True
-
-
-Moment = Annotated[datetime, BeforeValidator(_written_out)]
-
-
 def _no_word_for_a_number(value: object) -> object:
     """Refuse yes and no, and digits in quotes; 5.0 is 5, as JSON Schema has it."""
     if isinstance(value, (bool, str)):
@@ -68,28 +50,23 @@ def _no_word_for_a_number(value: object) -> object:
 
 _Whole = Annotated[int, BeforeValidator(_no_word_for_a_number)]
 _Rate = Annotated[float, Field(strict=True, gt=0)]
-# What `DeadLetterFilter` takes as the name of a stream or durable, said in the schema.
-_Word = Annotated[str, Field(pattern=r"^[^ \t\r\n\f.*>]+$")]
 _Base64 = Annotated[
     str, Field(pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")
 ]
 _Why = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-class DeadLetterQuery(BaseModel):
+_declared: Any = {
+    name: (kind, None)
+    for name, kind in get_type_hints(DeadLetterFilter, include_extras=True).items()
+}
+_FIELDS: Any = create_model("_Fields", **_declared)
+
+
+class DeadLetterQuery(_FIELDS):
     """Which dead letters are meant; see `shared.messaging.DeadLetterFilter`."""
 
     model_config = ConfigDict(extra="forbid")
-
-    stream: _Word | None = None
-    durable: _Word | None = None
-    service: str | None = None
-    subject: str | None = None
-    reason: str | None = None
-    error: str | None = None
-    fingerprint: str | None = None
-    since: Moment | None = None
-    until: Moment | None = None
 
     def to_filter(self) -> DeadLetterFilter:
         """Return the filter."""

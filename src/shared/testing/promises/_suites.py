@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -13,6 +13,7 @@ from shared.database import Database, migrate, tenant_scope
 from shared.delivery import UnitOfWork
 from shared.events import Envelope
 from shared.messaging import OutgoingMessage, RetryPolicy, Subscriber
+from shared.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from shared.messaging import Bus, Subscription
     from shared.service import Service
 
-_POLL_SECONDS = 0.02
-
 QUICK = RetryPolicy(attempts=3, first_delay_seconds=0.02, max_delay_seconds=0.1)
 
 
@@ -40,17 +39,8 @@ class Suite:
     """How long a test waits for what has to happen."""
 
     async def eventually(self, holds: Callable[[], Awaitable[object]]) -> None:
-        """Wait until it holds; an error counts as not yet.
-
-        Raises:
-            TimeoutError: it never did.
-        """
-        async with asyncio.timeout(self.patience_seconds):
-            while True:
-                with suppress(Exception):
-                    if await holds():
-                        return
-                await asyncio.sleep(_POLL_SECONDS)
+        """Wait until it holds, as `shared.testing.eventually`."""
+        await eventually(holds, within_seconds=self.patience_seconds)
 
 
 class ContractSuite(Suite):

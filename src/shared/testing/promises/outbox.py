@@ -37,7 +37,7 @@ class _Undo(Exception):  # noqa: N818 - no error, a wish
 
 class _Publishes(Protocol):
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]: ...
 
 
@@ -49,9 +49,9 @@ class _Dying:
         self.published = asyncio.Event()
 
     async def publish_all(
-        self, messages: Sequence[OutgoingMessage]
+        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
     ) -> list[PubAck | MessageBusError]:
-        acks = await self._publisher.publish_all(messages)
+        acks = await self._publisher.publish_all(messages, keys=keys)
         self.published.set()
         await asyncio.Event().wait()
         return acks
