@@ -10,7 +10,7 @@ from shared.errors import MessageBusError
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 # The client tells only its maker of reconnections, and a bus may go around another's client.
 _LOOK_SECONDS = 0.02
@@ -24,7 +24,7 @@ class Outage:
         patience_seconds: counted from when the first met the outage, for all of them.
     """
 
-    def __init__(self, bus: Bus, *, patience_seconds: float) -> None:
+    def __init__(self, bus: Connection, *, patience_seconds: float) -> None:
         self._bus = bus
         self._patience_seconds = patience_seconds
         self._which: tuple[Client, int] | None = None

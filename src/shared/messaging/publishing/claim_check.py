@@ -18,9 +18,9 @@ from shared.messaging.connection.errors import translated
 if TYPE_CHECKING:
     from nats.js.object_store import ObjectStore
 
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.delivery import Delivery
-    from shared.messaging.publisher import OutgoingMessage
+    from shared.messaging.publishing.wire import OutgoingMessage
 
 BUCKET = "GLAM_CLAIMS"
 
@@ -61,7 +61,7 @@ class ClaimCheck:
         above_bytes: a body larger than this is left there.
     """
 
-    def __init__(self, bus: Bus, *, above_bytes: int) -> None:
+    def __init__(self, bus: Connection, *, above_bytes: int) -> None:
         self._bus = bus
         self._above_bytes = above_bytes
 
@@ -105,7 +105,7 @@ class ClaimCheck:
             )
 
 
-async def resolve(bus: Bus, delivery: Delivery) -> Delivery:
+async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
     """Return the delivery with its own body, wherever that lies.
 
     Raises:
@@ -136,4 +136,4 @@ async def resolve(bus: Bus, delivery: Delivery) -> Delivery:
     if len(body) != claim.size or sha256(body).hexdigest() != claim.sha256:
         raise ClaimLostError(f"{what} is not what was left")
     headers = {name: value for name, value in delivery.headers.items() if name != CLAIM}
-    return replace(delivery, body=body, headers=headers)
+    return delivery.replace(body=body, headers=headers)

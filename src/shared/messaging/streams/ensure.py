@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.client import ServerVersion
 
     from shared.config import NatsSettings
-    from shared.messaging.connection.bus import Bus
+    from shared.messaging.connection.connection import Connection
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _RACES = 10
 _SETTLED_SECONDS = 0.25
 
 
-async def ensure_stream(bus: Bus, wanted: StreamDefinition | StreamConfig) -> None:
+async def ensure_stream(bus: Connection, wanted: StreamDefinition | StreamConfig) -> None:
     """See `Bus.ensure_stream`."""
     if isinstance(wanted, StreamDefinition):
         config = stream_config(wanted, bus.settings, bus.client.connected_server_version)
@@ -89,7 +89,7 @@ def stream_config(
     )
 
 
-async def _look_up(bus: Bus, name: str) -> StreamConfig | None:
+async def _look_up(bus: Connection, name: str) -> StreamConfig | None:
     with translated("look up stream", stream=name):
         try:
             return (await bus.js.stream_info(name)).config
@@ -97,7 +97,7 @@ async def _look_up(bus: Bus, name: str) -> StreamConfig | None:
             return None
 
 
-async def _created(bus: Bus, config: StreamConfig) -> bool:
+async def _created(bus: Connection, config: StreamConfig) -> bool:
     """Create the stream; return False if another service was quicker."""
     with translated("create stream", stream=config.name):
         try:

@@ -1,0 +1,46 @@
+"""The part of `Bus` that those who publish, subscribe and look up stand on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Client
+    from nats.js import JetStreamContext
+
+    from shared.config import NatsSettings
+
+
+class Connection(Protocol):
+    """A connection to NATS that comes back by itself; `Bus` is one."""
+
+    settings: NatsSettings
+    name: str
+
+    @property
+    def client(self) -> Client:
+        """The client of nats-py in use now.
+
+        Raises:
+            MessageBusError: It was never opened.
+        """
+
+    @property
+    def js(self) -> JetStreamContext:
+        """The JetStream context of `client`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, and will not come back by itself."""
+
+    def on_connection(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have `listener` called after each reconnection; return what stops that."""
+
+    async def suspect(self) -> None:
+        """Tell that the server does not answer: if it indeed does not, take another connection."""
