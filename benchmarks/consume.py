@@ -43,8 +43,9 @@ from shared.dev import NatsServer
 from shared.events import Envelope
 from shared.events.credit import ORDER_UPDATED, OrderLine, OrderUpdatedPayload
 from shared.messaging import BatchPolicy, Bus, OutgoingMessage, State, Subscriber, Subscription
-from shared.service.handlers import Handler, HandlerRunner
+from shared.service.handlers import Handler
 from shared.service.providers import Provisions
+from shared.service.runner import HandlerRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

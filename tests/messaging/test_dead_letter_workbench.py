@@ -313,12 +313,12 @@ async def test_a_claimed_body_is_left_anew_by_a_replay(bus: Bus) -> None:
     letters = DeadLetters(bus)
     body = b"x" * 3_000
     claim = await ClaimCheck(bus, above_bytes=10).leave(OutgoingMessage(SUBJECT, body, {}, "m"))
-    dead = replace(delivery(), body=claim.body, headers=dict(claim.headers))
+    dead = delivery().replace(body=claim.body, headers=dict(claim.headers))
     await letters.store(dead, durable="tests", service="s", reason="r")
     assert (await letters.resolved(await letters.get(1))).body == body
     ack = await letters.replay(1)
     stored = await bus.js.get_msg("TESTS", ack.sequence)
-    again = replace(dead, body=stored.data or b"", headers=dict(stored.headers or {}))
+    again = dead.replace(body=stored.data or b"", headers=dict(stored.headers or {}))
     assert again.headers[CLAIM] == "1"
     assert again.body != dead.body  # the first object may go with its age
     assert (await resolve(bus, again)).body == body

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,15 +14,15 @@ from shared.testing import eventually
 
 from .conftest import SUBJECT, Subscribers, message
 
-DELIVERY = Delivery(
-    subject=SUBJECT,
-    body=b"\x00\xff whole",
-    headers={"X-Own": "kept", "Nats-Msg-Id": "m1", "Nats-Rollup": "all", "Nats-TTL": "1s"},
-    stream="TESTS",
-    sequence=42,
-    attempt=5,
-    published_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-)
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def delivery(*, sequence: int = 42, published_at: datetime = AT) -> Delivery:
+    headers = {"X-Own": "kept", "Nats-Msg-Id": "m1", "Nats-Rollup": "all", "Nats-TTL": "1s"}
+    return Delivery(SUBJECT, b"\x00\xff whole", headers, "TESTS", sequence, 5, published_at)
+
+
+DELIVERY = delivery()
 
 
 async def test_a_dead_letter_is_kept_whole(bus: Bus) -> None:
@@ -55,7 +54,7 @@ async def test_storing_twice_keeps_one(bus: Bus) -> None:
         await letters.store(DELIVERY, durable="tests", service="s", reason="r")
     assert len(await letters.list()) == 1
     await letters.store(DELIVERY, durable="others", service="s", reason="r")
-    later = replace(DELIVERY, published_at=datetime.now(UTC))
+    later = delivery(published_at=datetime.now(UTC))
     await letters.store(later, durable="tests", service="s", reason="r")
     assert len(await letters.list()) == 3
 
@@ -69,7 +68,7 @@ async def test_the_list_is_read_in_pages_oldest_first_on_older_servers_as_well(
     assert await letters.list() == []
     for number in range(5):
         await letters.store(
-            replace(DELIVERY, sequence=number), durable="tests", service="s", reason=str(number)
+            delivery(sequence=number), durable="tests", service="s", reason=str(number)
         )
     first = await letters.list(limit=3)
     second = await letters.list(limit=3, after=first[-1].sequence)

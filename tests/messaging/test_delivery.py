@@ -6,6 +6,7 @@ import pytest
 
 from shared.messaging import Delivery, Subscription
 from shared.messaging.consuming.delivery import AckSubject
+from shared.messaging.consuming.in_flight import InFlightMessage
 
 NUMBERS = "3.41.7.1767323045123456789.12"
 READ = AckSubject("ORDERS", "credit", 3, 41, 7, 1767323045123456789, 12)
@@ -22,7 +23,12 @@ READ = AckSubject("ORDERS", "credit", 3, 41, 7, 1767323045123456789, 12)
 def test_both_forms_of_the_ack_subject_are_read(reply: str) -> None:
     ack = AckSubject.parse(reply)
     assert ack == READ
-    assert ack.stored_at == datetime(2026, 1, 2, 3, 4, 5, 123456, UTC)
+
+
+def test_the_time_it_was_stored_is_told_to_the_microsecond() -> None:
+    delivery = InFlightMessage("evt.a.b", b"", {}, READ, "")
+    assert delivery.published_at == datetime(2026, 1, 2, 3, 4, 5, 123456, UTC)
+    assert delivery.stored_at_seconds == pytest.approx(delivery.published_at.timestamp())
 
 
 @pytest.mark.parametrize("reply", ["", "_INBOX.x", "$JS.ACK.a.b", f"$JS.API.S.c.{NUMBERS}"])
@@ -41,7 +47,7 @@ def test_the_stream_follows_from_the_subject() -> None:
 
 @pytest.mark.parametrize("durable", ["", "a.b", "a b", "a*", "a>", "a/b"])
 def test_a_durable_that_cannot_be_a_token_is_refused(durable: str) -> None:
-    with pytest.raises(ValueError, match="no name for a durable"):
+    with pytest.raises(ValueError, match="not a name for a durable"):
         Subscription("evt.order.updated", durable, _handler)
 
 

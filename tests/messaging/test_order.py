@@ -9,7 +9,6 @@ import signal
 import sys
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,9 @@ from pydantic_core import to_json
 from shared.config import NatsSettings
 from shared.errors import ValidationError
 from shared.messaging import Bus, DeadLetters, Delivery, RetryPolicy, State, Subscription
-from shared.messaging.consuming.in_flight import Held, Key
-from shared.messaging.consuming.lanes import Lanes
-from shared.messaging.consuming.ordering import InOrder
+from shared.messaging.consuming.delivery import AckSubject
+from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, MessageState
+from shared.messaging.consuming.ordering import InOrder, Lanes
 from shared.messaging.consuming.pull import GROUP
 from shared.testing import NatsProxy, eventually, faults
 
@@ -398,19 +397,21 @@ async def test_what_was_ready_is_looked_at_again_before_it_begins(bus: Bus) -> N
     async def handle(_: object) -> None:
         pass
 
-    held: dict[Key, Held] = {}
+    in_flight = InFlight(30)
     subscription = Subscription(SUBJECT, "tests", handle, stream="TESTS", order_by=key)
-    order = InOrder(bus, subscription, key, held=held, ready=lambda: None, give_back=handle)
+    order = InOrder(
+        bus, subscription, key, in_flight=in_flight, ready=lambda: None, give_back=handle
+    )
 
-    def add(sequence: int, body: bytes) -> Held:
-        at = datetime.now(UTC)
-        delivery = Delivery(SUBJECT, body, {}, "TESTS", sequence, 1, at)
-        message = held[sequence, 0] = Held((sequence, 0), delivery, 1, "", 0.0, 0.0)
+    def add(sequence: int, body: bytes) -> InFlightMessage:
+        ack = AckSubject("TESTS", "tests", 1, sequence, sequence, 0, 0)
+        message = InFlightMessage(SUBJECT, body, {}, ack, "")
+        assert in_flight.add(message)
         order.add(message)
         return message
 
     later, given_back, earlier = add(5, b"a5"), add(6, b"b6"), add(3, b"a3")
-    given_back.answered = True
+    given_back.move(MessageState.GIVEN_BACK)
     assert order.take(at_once=False) == [earlier]
     assert order.take(at_once=False) == []
     order.done(earlier, over=True)

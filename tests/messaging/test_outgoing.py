@@ -62,17 +62,17 @@ async def test_no_more_than_the_window_is_on_its_way(bus: Bus) -> None:
     publisher = Publisher(bus, window=3)
     await publisher.publish(message(0))
     peak = 0
-    assert publisher._acks is not None
-    expect = publisher._acks.expect
+    assert publisher._sender._acks is not None
+    expect = publisher._sender._acks.expect
 
     def watched(*args: object) -> object:
         nonlocal peak
         future = expect(*args)  # type: ignore[arg-type]
-        assert publisher._acks is not None
-        peak = max(peak, len(publisher._acks._expected))
+        assert publisher._sender._acks is not None
+        peak = max(peak, len(publisher._sender._acks._expected))
         return future
 
-    publisher._acks.expect = watched  # type: ignore[assignment,method-assign]
+    publisher._sender._acks.expect = watched  # type: ignore[assignment,method-assign]
     await asyncio.gather(
         *(publisher.publish_all([message(10 * t + n) for n in range(10)]) for t in range(1, 6))
     )
@@ -187,8 +187,8 @@ async def test_a_cancelled_publish_leaves_nothing_behind(bus: Bus) -> None:
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await publishing
-    assert bus.publisher._acks is not None
-    assert not bus.publisher._acks._expected
+    assert bus.publisher._sender._acks is not None
+    assert not bus.publisher._sender._acks._expected
     assert (await bus.publisher.publish(message(10))).stream == "TESTS"
 
 

@@ -34,11 +34,21 @@ def test_declaring_a_service_reads_no_configuration(monkeypatch: pytest.MonkeyPa
     assert Service("credit-service").schema == "credit"
 
 
-def test_a_handler_that_is_not_async_is_refused() -> None:
-    def ship(parcel: Parcel) -> None: ...
+def test_a_plain_handler_is_refused_what_a_thread_cannot_have() -> None:
+    def ship(parcel: Parcel, uow: UnitOfWork) -> None: ...
 
-    with pytest.raises(DeclarationError, match=r"async def .*ship"):
-        Handler.of(SHIP, ship)  # type: ignore[arg-type]
+    def send(parcel: Parcel) -> None: ...
+
+    async def track(parcel: Parcel) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(DeclarationError, match=r"no UnitOfWork .*: make it async def .*ship"):
+        Handler.of(SHIP, ship)
+    with pytest.raises(DeclarationError, match=r"nothing can cancel: make it async def .*send"):
+        Handler.of(SHIP, send, deadline_seconds=5)
+    with pytest.raises(DeclarationError, match="track is a generator"):
+        Handler.of(SHIP, track)
+    assert Handler.of(SHIP, send).blocking
 
 
 def test_a_parameter_without_annotation_is_named() -> None:

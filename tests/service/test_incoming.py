@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
-from shared.events import Contract, Envelope, EnvelopeError
+from shared.events import Contract, Envelope, EnvelopeError, context_from_message
 from shared.messaging import Delivery
-from shared.service.incoming import Reader
+from shared.service.incoming import decode
 
 
 class Paid(BaseModel):
@@ -71,27 +71,24 @@ def test_both_ways_lead_to_the_same(body: bytes) -> None:
 
 def test_a_cloud_event_is_read_as_one() -> None:
     headers, body = SENT.cloudevent_message()
-    reader = Reader(PAID, service="tests", envelope=False)
-    incoming = reader.read(delivery(body, headers))
-    assert incoming.event_id == SENT.event_id
-    assert reader.payload(incoming).merchant_id == "ada"
+    decoded = decode(PAID, delivery(body, headers), envelope=False)
+    assert decoded.event_id == SENT.event_id
+    assert decoded.payload().merchant_id == "ada"
 
 
 def test_a_plain_message_takes_the_short_way() -> None:
-    reader = Reader(PAID, service="tests", envelope=False)
-    assert reader.read(delivery(SENT.encode())).envelope is None
+    assert decode(PAID, delivery(SENT.encode()), envelope=False).envelope is None
     # Another version is read by the contract's steps, and a header may say that it is one.
-    assert reader.read(delivery(changed(metadata={}))).envelope is not None
-    assert reader.read(delivery(changed(metadata={"version": "1"}))).envelope is not None
+    for metadata in ({}, {"version": "1"}):
+        assert decode(PAID, delivery(changed(metadata=metadata)), envelope=False).envelope
 
 
 def _outcome(body: bytes, *, envelope: bool) -> object:
-    reader = Reader(PAID, service="tests", envelope=envelope)
     try:
-        incoming = reader.read(delivery(body))
-        payload = reader.payload(incoming)
+        decoded = decode(PAID, delivery(body), envelope=envelope)
+        payload = decoded.payload()
     except (EnvelopeError, ValidationError) as error:
         return type(error), str(error)
-    context = incoming.context
+    context = context_from_message(decoded.sent, {}, "tests")
     ids = (context.trace.trace_id, context.correlation_id, context.tenant_id, context.service)
-    return incoming.event_id, payload, ids
+    return decoded.event_id, payload, ids

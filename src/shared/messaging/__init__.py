@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING
 
 from shared.legacy.table import handed_on
 from shared.messaging.connection.bus import Bus
-from shared.messaging.consuming.batch import BatchPolicy
-from shared.messaging.consuming.delivery import Delivery
+from shared.messaging.consuming.delivery import Batch, Delivery
+from shared.messaging.consuming.in_flight import MessageState
+from shared.messaging.consuming.pipeline import CallNext, Middleware
 from shared.messaging.consuming.retry import RetryPolicy
-from shared.messaging.consuming.subscription import State, SubscriberStatus, Subscription
+from shared.messaging.consuming.subscription import (
+    BatchPolicy,
+    State,
+    SubscriberStatus,
+    Subscription,
+)
 from shared.messaging.dead_letters.audit import Action, AuditPage, AuditRecord
 from shared.messaging.dead_letters.dead_letter import DeadLetter, DeadLetterHead
 from shared.messaging.dead_letters.edit import Change, DeadLetterEdit
 from shared.messaging.dead_letters.filter import DeadLetterFilter, DeadLetterGroup
 from shared.messaging.dead_letters.store import DeadLetterOutcome, DeadLetterPage, DeadLetters
 from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
+from shared.messaging.publishing.middleware import PublishMiddleware, PublishNext
 from shared.messaging.streams.facts import (
     ConsumerFacts,
     Inspection,
@@ -55,8 +62,10 @@ __all__ = [
     "Action",
     "AuditPage",
     "AuditRecord",
+    "Batch",
     "BatchPolicy",
     "Bus",
+    "CallNext",
     "Change",
     "Circuit",
     "ConsumerFacts",
@@ -76,9 +85,13 @@ __all__ = [
     "JetStreamEventPublisher",
     "JetStreamEventSubscriber",
     "JetStreamWrapper",
+    "MessageState",
+    "Middleware",
     "MonitoringFacts",
     "OutgoingMessage",
     "PubAck",
+    "PublishMiddleware",
+    "PublishNext",
     "Publisher",
     "ReplicaFacts",
     "RetryPolicy",

@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import copy_context
-from dataclasses import replace
 from time import monotonic as _now  # the clock of the event loop
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.legacy.table import handed_on
-from shared.messaging.consuming.acknowledgements import ACK, IN_PROGRESS
+from shared.messaging.connection.watchdog import HEARTBEATS, IN_PROGRESS, Watched
 from shared.messaging.consuming.delayed import SCHEDULE, as_sent
-from shared.messaging.consuming.delivery import AckSubject, Delivery
-from shared.messaging.consuming.handling import (
-    ATTEMPTS_FAILED,
-    EXHAUSTED,
-    HOPELESS,
-    Handling,
-    is_outage,
-)
-from shared.messaging.consuming.in_flight import Held, Key
-from shared.messaging.consuming.metrics import Measures
+from shared.messaging.consuming.delivery import AckSubject
+from shared.messaging.consuming.handling import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, Handling
+from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, MessageState
+from shared.messaging.consuming.metrics import SubscriberMetrics
 from shared.messaging.consuming.ordering import InOrder
+from shared.messaging.consuming.pipeline import is_outage
 from shared.messaging.consuming.prefetch import Batched, InTurn
 from shared.messaging.consuming.pull import EXPIRES_SECONDS, Pull, PullLostError
-from shared.messaging.consuming.recently_handled import Remembered
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.consuming.subscription import State, SubscriberStatus, Subscription
 from shared.messaging.dead_letters.store import REPLAY_FOR
@@ -41,6 +34,8 @@ from shared.messaging.streams.consumers import (
 from shared.resilience import Circuit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nats.aio.msg import Msg
 
     from shared.legacy.messaging.event_subscriber import JetStreamEventSubscriber
@@ -60,18 +55,12 @@ _logger = logging.getLogger(__name__)
 # How soon to look again for a stream that is not there, or a server that is away.
 _HEALING = RetryPolicy(first_delay_seconds=0.1, max_delay_seconds=5.0)
 
-# How many handled messages are known again, should their acknowledgement have been lost.
-_MAX_REMEMBERED = 10_000
-
 # How long cancelled handlers get, and how often they are told.
 _CANCEL_SECONDS = 1.0
 _CANCEL_ROUNDS = 5
 
 # How long one task may go from message to message before others have their turn.
 _TURN_SECONDS = 0.002
-
-# How often a sign of life is due within `ack_wait`, and a request within the time of a pin.
-_SIGNS = 3
 
 
 class _Turn:
@@ -117,41 +106,41 @@ class Subscriber:
         self.subscription = subscription
         self._bus = bus
         self._stream = subscription.stream or ""
-        self._measures = Measures(service, subscription.durable)
+        self._metrics = SubscriberMetrics(service, subscription.durable)
         self._draining = asyncio.Event()
+        self._in_flight = InFlight(subscription.ack_wait_seconds)
         self._handling = Handling(
             bus,
             subscription,
+            in_flight=self._in_flight,
             service=service,
             version=version,
-            measures=self._measures,
+            metrics=self._metrics,
             draining=self._draining,
             noted=self._note,
         )
         self._context = copy_context()
-        self._held: dict[Key, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn: _Turn | None = None
         self._giving_up = False
-        self._remembered = Remembered(_MAX_REMEMBERED)
         self._order: InOrder | None = None
-        self._intake: InTurn | Batched | InOrder
+        self._queue: InTurn | Batched | InOrder
         self._places = subscription.concurrency
         if subscription.order_by is not None:
-            self._order = self._intake = InOrder(
+            self._order = self._queue = InOrder(
                 bus,
                 subscription,
                 subscription.order_by,
-                held=self._held,
+                in_flight=self._in_flight,
                 ready=self._launch,
                 give_back=self._give_back,
             )
             self._places = look_ahead(subscription)
         elif subscription.batch is not None:
-            self._intake = Batched(subscription.batch, ready=self._launch)
+            self._queue = Batched(subscription.batch, ready=self._launch)
             self._places *= subscription.batch.size
         else:
-            self._intake = InTurn()
+            self._queue = InTurn()
         self._state = State.WAITING
         self._last_error: str | None = None
         self._lag = 0
@@ -162,6 +151,13 @@ class Subscriber:
         self._read_to_end = asyncio.Event()
         self._stopped = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._watched = Watched(
+            service,
+            subscription.durable,
+            ack_wait_seconds=subscription.ack_wait_seconds,
+            messages=self._in_flight.need_heartbeat,
+            tasks=self._tasks,
+        )
 
     @property
     def alive(self) -> bool:
@@ -182,7 +178,7 @@ class Subscriber:
             stream=self._stream,
             subject=self.subscription.subject,
             durable=self.subscription.durable,
-            in_flight=len(self._held),
+            in_flight=len(self._in_flight),
             lag=self._lag,
             last_error=self._last_error,
             circuit=breaker.state if breaker else Circuit.CLOSED,
@@ -200,7 +196,8 @@ class Subscriber:
             raise RuntimeError(f"{self.subscription.durable} runs already, or did")
         self._running = asyncio.current_task()
         forget = self._bus.on_connection(self._connection_changed)
-        keeper = asyncio.create_task(self._keep())
+        heartbeats = asyncio.create_task(self._send_heartbeats())
+        self._bus.watchdog.watch(self._watched)
         try:
             await self._read()
             self._read_to_end.set()
@@ -208,7 +205,8 @@ class Subscriber:
         finally:
             forget()
             await self._give_up()
-            keeper.cancel()
+            heartbeats.cancel()
+            self._bus.watchdog.leave(self._watched)
             self._state = State.STOPPED
             self._read_to_end.set()
             self._stopped.set()
@@ -254,7 +252,7 @@ class Subscriber:
         """
         if self._resumed.is_set():
             self._resumed.clear()
-            self._measures.paused.set(1)
+            self._metrics.paused.set(1)
             _logger.info("%s: paused", self.subscription.durable)
             self._wake()
 
@@ -262,7 +260,7 @@ class Subscriber:
         """Fetch again; without a pause this does nothing."""
         if not self._resumed.is_set():
             self._resumed.set()
-            self._measures.paused.set(0)
+            self._metrics.paused.set(0)
             _logger.info("%s: resumed", self.subscription.durable)
 
     # -- reading -----------------------------------------------------------------------------
@@ -290,7 +288,7 @@ class Subscriber:
     async def _read_once(self) -> bool:
         """Read through one pull until it is lost or not wanted; return whether it ever worked."""
         await ensure_consumer(self._bus, self.subscription)
-        await self._handling.later.look_up(self._stream)
+        await self._handling.delayed.look_up(self._stream)
         pinned = self._order is not None and can_pin(self._bus)
         if self._order is not None:
             await self._hand_on(self._order, pinned=pinned)
@@ -300,7 +298,9 @@ class Subscriber:
             self.subscription.durable,
             receive=self._receive,
             pinned=pinned,
-            expires_seconds=pin_seconds(self.subscription) / _SIGNS if pinned else EXPIRES_SECONDS,
+            expires_seconds=pin_seconds(self.subscription) / HEARTBEATS
+            if pinned
+            else EXPIRES_SECONDS,
         ) as pull:
             self._pull = pull
             try:
@@ -323,18 +323,17 @@ class Subscriber:
         return pull.heard
 
     async def _hand_on(self, order: InOrder, *, pinned: bool) -> None:
-        """Give back what is not begun, since another replica may have the word now."""
+        """Give back what is not begun, since another replica may have the pin now."""
         await self._give_back(order.leave(pinned=pinned))
 
-    async def _give_back(self, unbegun: list[Held]) -> None:
-        for held in unbegun:
-            del self._held[held.key]
+    async def _give_back(self, unbegun: list[InFlightMessage]) -> None:
+        self._in_flight.forget(unbegun)
         await self._handling.give_back_unspent(unbegun)
         self._wake()
 
     async def _refill(self, pull: Pull) -> None:
         """Ask for as many messages as there are free places, half of them at a time."""
-        self._measures.pending.set(self._lag)
+        self._metrics.pending.set(self._lag)
         free = self._wanted(pull)
         if free > 0:
             await pull.request(free)
@@ -348,7 +347,7 @@ class Subscriber:
             places = min(places, 1)
         # Of an ordered consumer the server has no more than our places unacknowledged in all
         # (`max_ack_pending`), whoever holds them: what comes again from another always finds one.
-        free = places - len(self._held) - pull.outstanding
+        free = places - len(self._in_flight) - pull.outstanding
         return free if 2 * free >= places or not pull.outstanding else 0
 
     async def _make_way(self, pull: Pull) -> None:
@@ -363,55 +362,31 @@ class Subscriber:
         ack = AckSubject.parse(message.reply)
         self._lag = ack.pending
         if not ack.pending:
-            self._measures.pending.set(0)
+            self._metrics.pending.set(0)
         key = (ack.sequence, ack.stored_at_ns)
-        self._handling.waiting.pop(key, None)
-        if self._order is not None and self._pull is not None:
-            self._order.came(ack.number, first=ack.attempt == 1, pin=self._pull.pin)
-        held = self._held.get(key)
-        if held is not None and not held.answered:
-            # We were cut off for longer than ack_wait and get again what we still work on.
-            held.attempt, held.reply = held.carried + ack.attempt, message.reply
-            held.delivery = replace(held.delivery, attempt=held.attempt)
-            held.number = ack.number
-            held.sign_at, held.redelivered = _now(), True
+        order = self._order
+        if order is not None and self._pull is not None:
+            order.came(ack.number, first=ack.attempt == 1, pin=self._pull.pin)
+        if self._in_flight.came_again(key, ack, message.reply):
             return
-        over = held is not None and not held.comes_again
         headers, carried = as_sent(message.headers)
-        attempt = carried + ack.attempt
-        held = Held(
-            key,
-            Delivery(
-                subject=message.subject,
-                body=message.data,
-                headers=headers,
-                stream=ack.stream,
-                sequence=ack.sequence,
-                attempt=attempt,
-                published_at=ack.stored_at,
-            ),
-            attempt,
-            message.reply,
-            now := _now(),
-            now,
-            carried,
-            ack.number,
+        arrived = InFlightMessage(
+            message.subject, message.data, headers, ack, message.reply, carried=carried
         )
-        durable = self.subscription.durable
-        if (
-            (message.headers or headers).get(REPLAY_FOR, durable) != durable
-            or SCHEDULE in headers
-            # Its acknowledgement was lost, or is not confirmed yet: the handler has seen it.
-            or (ack.attempt > 1 and key in self._remembered)
-            or over
-        ):
-            self._handling.answers.give(held, ACK)
-            if self._order is not None:
-                self._order.drop(key)
+        if self._is_ours(message.headers) and self._in_flight.add(arrived):
+            self._queue.add(arrived)
+            self._launch()
             return
-        self._held[key] = held
-        self._intake.add(held)
-        self._launch()
+        self._handling.acknowledgements.acknowledge(arrived)
+        if order is not None:
+            order.drop(key)
+
+    def _is_ours(self, headers: Mapping[str, str] | None) -> bool:
+        """Tell whether a message is for this durable, and due."""
+        if not headers:
+            return True
+        durable = self.subscription.durable
+        return headers.get(REPLAY_FOR, durable) == durable and SCHEDULE not in headers
 
     def _connection_changed(self) -> None:
         self._reconnected.set()
@@ -445,28 +420,24 @@ class Subscriber:
         while messages := self._next_for_a_place():
             self._start(messages, turn)
 
-    def _start(self, messages: list[Held], turn: _Turn) -> None:
+    def _start(self, messages: list[InFlightMessage], turn: _Turn) -> None:
         # In a context of its own: what a handler left in its own is not for the next.
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._work(messages, turn), context=self._context.copy())
         self._tasks.add(task)
 
-    def _next_for_a_place(self) -> list[Held]:
+    def _next_for_a_place(self) -> list[InFlightMessage]:
         free = len(self._tasks) < self.subscription.concurrency
         return self._next() if free and not self._giving_up else []
 
-    def _next(self) -> list[Held]:
+    def _next(self) -> list[InFlightMessage]:
         """Return the message, or the batch, that begins now; nothing if there is none."""
-        while messages := self._intake.take(at_once=self._draining.is_set()):
-            now = _now()
-            messages = [held for held in messages if not self._lapsed(held, now)]
-            if messages:
-                for held in messages:
-                    held.begun = True
-                return messages
+        while messages := self._queue.take(at_once=self._draining.is_set()):
+            if begun := [message for message in messages if self._begins(message)]:
+                return begun
         return []
 
-    async def _work(self, messages: list[Held], turn: _Turn) -> None:
+    async def _work(self, messages: list[InFlightMessage], turn: _Turn) -> None:
         task = asyncio.current_task()
         if task is None:  # pragma: no cover - it is begun as a task
             raise RuntimeError("messages are handled in tasks")
@@ -475,12 +446,12 @@ class Subscriber:
             while messages:
                 try:
                     if self.subscription.batch is None:
-                        await self._handling.one(messages[0], task)
+                        await self._handling.one(messages[0])
                     else:
-                        await self._handling.many(messages, task)
+                        await self._handling.many(messages)
                 finally:
-                    for held in messages:
-                        self._done(held)
+                    for message in messages:
+                        self._done(message)
                 if (
                     turn.over
                     or self._giving_up
@@ -497,55 +468,46 @@ class Subscriber:
 
     def _go_on(self) -> None:
         """Fill the place that became free: with what is here, and with what is asked for."""
-        if self._intake:
+        if self._queue:
             asyncio.get_running_loop().call_soon(self._launch, context=self._context)
         if self._pull is not None and self._wanted(self._pull) > 0:
             self._pull.wake()
 
-    def _done(self, held: Held) -> None:
-        if held.pause_seconds is not None and not held.answered:
-            asyncio.get_running_loop().call_later(held.pause_seconds, self._return, held)
+    def _done(self, message: InFlightMessage) -> None:
+        if message.state is MessageState.PAUSED:
+            asyncio.get_running_loop().call_later(message.pause_seconds, self._return, message)
             return
-        over = held.answered and not held.comes_again
-        if over:
-            self._remembered.add(held.key)
-        if self._held.get(held.key) is held:
-            del self._held[held.key]
+        over = self._in_flight.finish(message)
         if self._order is not None:
-            self._order.done(held, over=over)
+            self._order.done(message, over=over)
 
-    def _return(self, held: Held) -> None:
+    def _return(self, message: InFlightMessage) -> None:
         """Give a message back whose pause is over."""
-        held.pause_seconds = None
-        self._handling.again(held)
-        self._done(held)
+        self._handling.give_back(message)
+        self._done(message)
         self._go_on()
 
-    def _lapsed(self, held: Held, now: float) -> bool:
-        """Forget a message that another replica may have by now, and tell whether it is one.
+    def _begins(self, message: InFlightMessage) -> bool:
+        if self._in_flight.begin(message):
+            return True
+        self._done(message)
+        return False
 
-        This process stood still, or was cut off, for longer than the server waits.
-        """
-        if now - held.sign_at < self.subscription.ack_wait_seconds:
-            return False
-        held.answered = held.comes_again = True
-        self._done(held)
-        return True
-
-    async def _keep(self) -> None:
-        """Tell the server, three times per `ack_wait`, that the held messages are worked on."""
+    async def _send_heartbeats(self) -> None:
+        """Tell the server, three times per `ack_wait`, that messages are worked on."""
         ack_wait = self.subscription.ack_wait_seconds
         while True:
-            await asyncio.sleep(ack_wait / _SIGNS)
-            for held in list(self._held.values()):
-                # A sign that comes too late would take the message from who has it by now.
-                if self._bus.connected and not held.answered and _now() - held.sign_at < ack_wait:
-                    try:
-                        await self._bus.client.publish(held.reply, IN_PROGRESS)
-                    except Exception as error:  # noqa: BLE001 - the next sign may get through
-                        self._note(error)
-                    else:
-                        held.sign_at = _now()
+            await asyncio.sleep(ack_wait / HEARTBEATS)
+            self._watched.beat_at = _now()
+            for message in self._in_flight.need_heartbeat():
+                if not self._bus.connected or message.ended:
+                    continue
+                try:
+                    await self._bus.client.publish(message.reply, IN_PROGRESS)
+                except Exception as error:  # noqa: BLE001 - the next heartbeat may get through
+                    self._note(error)
+                else:
+                    message.heartbeat_at = _now()
             if self._order is not None:
                 self._order.look_for_lost()
 
@@ -566,16 +528,12 @@ class Subscriber:
             _logger.error(
                 "%s: %d handlers refuse to end", self.subscription.durable, len(self._tasks)
             )
-        waiting = [held for held in self._held.values() if held.pause_seconds is not None]
-        for held in waiting:
-            self._return(held)
+        for message in self._in_flight.paused():
+            self._return(message)
         if self._order is not None:
             self._order.close()
-        unbegun = [held for held in self._held.values() if not held.begun]
-        for held in unbegun:
-            del self._held[held.key]
-        await self._handling.give_back_unspent(unbegun)
-        await self._handling.answers.sent()
+        await self._handling.give_back_unspent(self._in_flight.take_unbegun())
+        await self._handling.acknowledgements.sent()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, unless draining begins or the connection is there again."""

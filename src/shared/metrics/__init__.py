@@ -35,6 +35,7 @@ from shared.metrics.messaging import (
     messages_pending,
     messages_published_total,
     messages_retried_total,
+    subscriber_blocked_seconds_total,
     subscriber_circuit_open,
     subscriber_paused,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "outbox_relayed_total",
     "record_build",
     "render",
+    "subscriber_blocked_seconds_total",
     "subscriber_circuit_open",
     "subscriber_paused",
 ]

@@ -60,6 +60,11 @@ subscriber_circuit_open = Gauge(
     ["service", "subscriber"],
     multiprocess_mode="livemax",
 )
+subscriber_blocked_seconds_total = Counter(
+    "subscriber_blocked_seconds_total",
+    "Time for which the subscriber's handlers blocked the event loop, beyond half of `ack_wait`.",
+    ["service", "subscriber"],
+)
 subscriber_paused = Gauge(
     "subscriber_paused",
     "1 while the subscriber is paused, else 0.",

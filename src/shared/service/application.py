@@ -32,10 +32,10 @@ from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber
 from shared.metrics import record_build
 from shared.service.dead_letter_depth import watch_dead_letters
-from shared.service.handlers import Handler, HandlerRunner
 from shared.service.providers import Provisions
 from shared.service.routes.dead_letters import create_dead_letters_router
 from shared.service.routes.subscribers import create_subscribers_router
+from shared.service.runner import HandlerRunner
 from shared.service.workers import Workers
 from shared.tracing import configure_tracing
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.config import Setting
+    from shared.service.handlers import Handler
     from shared.service.service import Service
 
 __all__ = ["Application"]
@@ -173,6 +174,7 @@ class Application(Generic[S]):
         record_build(service.name, service_version=service.version)
         self._provisions.add(service.settings_type, settings)
         self._bus = await stack.enter_async_context(Bus(settings.nats, name=service.name))
+        self._bus.publisher = self._bus.publisher.with_middleware(*service.publish_middleware)
         if settings.database.enabled:
             self._database = await stack.enter_async_context(
                 Database(
@@ -261,7 +263,11 @@ class Application(Generic[S]):
         durable = handler.durable(self.service.name)
         reader = Reader.of(handler.contract, service=self.service.name, durable=durable)
         subscription = handler.subscription(
-            self.service.name, runner, handle_batch=runner.batch, metadata=reader.metadata()
+            self.service.name,
+            runner,
+            handle_batch=runner.batch,
+            middleware=self.service.middleware,
+            metadata=reader.metadata(),
         )
         return Subscriber(
             self.bus, subscription, service=self.service.name, version=self.service.version

@@ -1,10 +1,11 @@
 """Handlers: what a service does when a message of a contract arrives.
 
-A handler is an async function. What it is given is decided by the annotations of its parameters:
+A handler is an async function, or a plain one, which runs in a thread so that it may block. What it
+is given is decided by the annotations of its parameters:
 
 - the contract's payload type: the payload, validated;
-- ``UnitOfWork``: the transaction of this message. Its database effect happens once however often
-  the message is delivered, because the inbox row commits with it;
+- ``UnitOfWork``: the transaction of this message, for async functions. Its database effect happens
+  once however often the message is delivered, because the inbox row commits with it;
 - ``Envelope``, ``Context``: the message's envelope and the context bound while it is handled;
 - any other type: the object a provider of the service provides.
 
@@ -19,10 +20,8 @@ A handler without a ``UnitOfWork`` runs at least once and must bear being repeat
 from __future__ import annotations
 
 import inspect
-import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -30,24 +29,22 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from shared.context import Context, bind, current
-from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
+from shared.context import Context
+from shared.delivery import UnitOfWork
 from shared.events import Contract, Envelope
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy, Subscription
 from shared.service.declaration import DeclarationError
-from shared.service.incoming import Reader
-from shared.tracing import span
+from shared.service.incoming import decode
 
 if TYPE_CHECKING:
-    from shared.service.providers import Provisions
+    from collections.abc import Awaitable, Mapping, Sequence
 
-__all__ = ["Handler", "HandlerRunner"]
+    from shared.messaging import Middleware
 
-_logger = logging.getLogger(__name__)
+__all__ = ["Handler", "list_of"]
 
-HandlerFunction = Callable[..., Awaitable[None]]
+HandlerFunction = Callable[..., Any]
 OrderBy = str | Callable[[Any], object]
-UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,7 @@ class Handler:
     order_by: OrderBy | None = None
     batch: BatchPolicy | None = None
     double_ack: bool = False
+    middleware: Sequence[Middleware] = ()
     needs: Mapping[str, type[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -80,18 +78,21 @@ class Handler:
         order_by: OrderBy | None = None,
         batch: BatchPolicy | None = None,
         double_ack: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> Handler:
         """Read a handler from its function.
 
         Raises:
-            DeclarationError: not an async function, a parameter without annotation, a payload
-                model that is not the contract's, or options that do not fit it.
+            DeclarationError: a parameter without annotation, a payload model that is not the
+                contract's, or options that do not fit it or each other.
         """
         label = getattr(function, "__qualname__", repr(function))
-        if not inspect.iscoroutinefunction(function):
-            raise DeclarationError(f"handler {label} must be async: async def {label}(...)")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DeclarationError(f"handler {label} is a generator, which nothing would run")
         hints = get_type_hints(function)
         hints.pop("return", None)
+        if not inspect.iscoroutinefunction(function):
+            _check_plain(label, set(hints.values()), deadline_seconds)
         bare = [p for p in inspect.signature(function).parameters if p not in hints]
         if bare:
             raise DeclarationError(f"handler {label}: annotate the parameter {', '.join(bare)}")
@@ -114,6 +115,7 @@ class Handler:
             order_by=order_by,
             batch=batch,
             double_ack=double_ack,
+            middleware=tuple(middleware),
             needs=hints,
         )
 
@@ -121,6 +123,11 @@ class Handler:
     def transactional(self) -> bool:
         """Whether it takes a unit of work, and so happens once."""
         return UnitOfWork in self.needs.values()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it is a plain function, which runs in a thread."""
+        return not inspect.iscoroutinefunction(self.function)
 
     def durable(self, service: str) -> str:
         """Return the name of its durable consumer: stable over restarts and replicas."""
@@ -132,6 +139,7 @@ class Handler:
         handle: Callable[[Delivery], Awaitable[None]],
         *,
         handle_batch: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
+        middleware: Sequence[Middleware] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> Subscription:
         """Return what a service subscribes with for it.
@@ -140,6 +148,7 @@ class Handler:
             service: the service's name.
             handle: handles one message.
             handle_batch: handles several; for a handler of batches.
+            middleware: the service's, around that of the handler.
             metadata: what others are to read in the consumer.
         """
         return Subscription(
@@ -155,13 +164,14 @@ class Handler:
             batch=self.batch,
             handle_batch=handle_batch if self.batch is not None else None,
             double_ack=self.double_ack,
+            middleware=middleware,
             metadata=metadata or {},
         )
 
     def provided_types(self) -> set[type[Any]]:
         """Return the types it needs that do not come with the message."""
         single = {self.contract.payload, Envelope, Delivery}
-        lists = {_list_of(kind) for kind in single}
+        lists = {list_of(kind) for kind in single}
         given = {*(lists if self.batch else single), Context, UnitOfWork}
         return {kind for kind in self.needs.values() if kind not in given}
 
@@ -177,13 +187,12 @@ class Handler:
             return _field(delivery.body, self.order_by.split("."))
         if self.order_by is None:
             return None
-        key = self.order_by(
-            self.contract.read(Envelope.from_message(delivery.body, delivery.headers))
-        )
+        key = self.order_by(decode(self.contract, delivery, envelope=False).payload())
         return None if key is None else str(key)
 
 
-def _list_of(kind: object) -> object:
+def list_of(kind: object) -> object:
+    """Return the annotation of a list of ``kind``, which a handler of batches is given."""
     return GenericAlias(list, (kind,))
 
 
@@ -196,6 +205,20 @@ def _field(body: bytes, path: Sequence[str]) -> str | None:
     except (ValueError, LookupError, TypeError):
         return None
     return None if value is None else str(value)
+
+
+def _check_plain(label: str, kinds: set[type[Any]], deadline_seconds: float | None) -> None:
+    """Refuse to a plain function what cannot work in a thread."""
+    if UnitOfWork in kinds:
+        raise DeclarationError(
+            f"handler {label} is a plain function and runs in a thread, where no UnitOfWork can be "
+            f"used: make it async def {label}(...), or do without"
+        )
+    if deadline_seconds is not None:
+        raise DeclarationError(
+            f"handler {label} is a plain function and runs in a thread, which nothing can cancel: "
+            f"make it async def {label}(...), or leave deadline_seconds out"
+        )
 
 
 def _check_batch(
@@ -245,164 +268,3 @@ def _is_other_payload(kind: type[Any], contract: Contract[Any]) -> bool:
         and kind not in (Envelope, contract.payload)
         and kind.__name__.endswith("Payload")
     )
-
-
-class HandlerRunner:
-    """Runs one handler for one delivery: decode, bind the context, inbox, call, commit.
-
-    It raises what the handler raises; acknowledging, retrying and dead-lettering are the
-    subscriber engine's.
-    """
-
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        service: str,
-        provisions: Provisions,
-        unit_of_work: UnitOfWorkFactory | None,
-        transaction_attempts: int = 5,
-    ) -> None:
-        """Bind the handler to a running service.
-
-        A transaction that PostgreSQL ends for the sake of another (serialization failure, deadlock)
-        is tried so often before the delivery counts as failed.
-
-        Raises:
-            DeclarationError: it takes a unit of work and the service has no database, or a type
-                that nothing provides.
-        """
-        if handler.transactional and unit_of_work is None:
-            raise DeclarationError(
-                f"handler {handler.name} takes a UnitOfWork, but database.enabled is false"
-            )
-        for kind in handler.provided_types():
-            if kind not in provisions:
-                raise DeclarationError(
-                    f"handler {handler.name} needs {getattr(kind, '__name__', kind)}: neither the "
-                    f"payload of {handler.contract.subject} ({handler.contract.payload.__name__}) "
-                    "nor anything this service provides"
-                )
-        self._handler = handler
-        self._reader = Reader(
-            handler.contract, service=service, envelope=Envelope in handler.needs.values()
-        )
-        # The one parameter of a handler that asks for the payload and nothing else, as most do.
-        names = [name for name, kind in handler.needs.items() if kind is handler.contract.payload]
-        self._payload_only = names[0] if len(names) == len(handler.needs) == 1 else None
-        self._durable = handler.durable(service)
-        self._service = service
-        self._provisions = provisions
-        self._unit_of_work = unit_of_work
-        self._transaction_attempts = transaction_attempts
-
-    async def __call__(self, delivery: Delivery) -> None:
-        """Handle one delivery; a message whose effect is committed already is passed over.
-
-        Raises:
-            EnvelopeError: the body is no envelope.
-            pydantic.ValidationError: the payload does not fit the contract.
-            Exception: whatever the handler raises; its transaction is rolled back.
-        """
-        if self._handler.batch is not None:
-            await self.batch([delivery])
-            return
-        handler = self._handler
-        incoming = self._reader.read(delivery)
-        context = incoming.context
-        with (
-            bind(context),
-            span(
-                f"handle {delivery.subject}",
-                kind="consumer",
-                parent=context.trace,
-                subscriber=self._durable,
-                event_id=incoming.event_id,
-                attempt=delivery.attempt,
-            ),
-        ):
-            payload = self._reader.payload(incoming)
-            if self._payload_only is not None:
-                await handler.function(**{self._payload_only: payload})
-                return
-            message: dict[object, object] = {
-                handler.contract.payload: payload,
-                Envelope: incoming.envelope,
-                Context: current(),
-                Delivery: delivery,
-            }
-            if self._unit_of_work is None or not handler.transactional:
-                await self._call(message)
-                return
-
-            async def handle(uow: UnitOfWork) -> None:
-                if await Inbox(uow.session).accept(self._durable, incoming.event_id):
-                    await self._call({**message, UnitOfWork: uow})
-                else:
-                    _logger.info("already handled", extra={"event_id": incoming.event_id})
-
-            await self._run(self._unit_of_work, handle)
-
-    async def batch(self, deliveries: Sequence[Delivery]) -> None:
-        """Handle deliveries together; those whose effect is committed already are left out.
-
-        One transaction holds the effect of all, and is rolled back for all. If none is left, the
-        handler is not called.
-
-        Raises:
-            EnvelopeError, pydantic.ValidationError, Exception: as for one; of any member.
-        """
-        contract = self._handler.contract
-        envelopes = [
-            Envelope.from_message(delivery.body, delivery.headers) for delivery in deliveries
-        ]
-        payloads = [contract.read(envelope) for envelope in envelopes]
-        members = list(zip(payloads, envelopes, deliveries, strict=True))
-        with (
-            bind(Context.start(service=self._service)),
-            span(
-                f"handle batch {contract.subject}",
-                kind="consumer",
-                subscriber=self._durable,
-                messages=len(members),
-                event_ids=[envelope.event_id for envelope in envelopes],
-            ),
-        ):
-            if self._unit_of_work is None or not self._handler.transactional:
-                await self._call(self._lists(members))
-                return
-
-            async def handle(uow: UnitOfWork) -> None:
-                inbox = Inbox(uow.session)
-                fresh = [
-                    member
-                    for member in members
-                    if await inbox.accept(self._durable, member[1].event_id)
-                ]
-                if fresh:
-                    await self._call({**self._lists(fresh), UnitOfWork: uow})
-
-            await self._run(self._unit_of_work, handle)
-
-    def _lists(self, members: Sequence[tuple[object, Envelope, Delivery]]) -> dict[object, object]:
-        return {
-            _list_of(self._handler.contract.payload): [payload for payload, _, _ in members],
-            _list_of(Envelope): [envelope for _, envelope, _ in members],
-            _list_of(Delivery): [delivery for _, _, delivery in members],
-            Context: current(),
-        }
-
-    async def _run(
-        self, make: UnitOfWorkFactory, handle: Callable[[UnitOfWork], Awaitable[None]]
-    ) -> None:
-        await run_unit_of_work(
-            make, handle, attempts=self._transaction_attempts, service=self._service
-        )
-
-    async def _call(self, message: Mapping[object, object]) -> None:
-        await self._handler.function(
-            **{
-                parameter: message[kind] if kind in message else self._provisions.get(kind)
-                for parameter, kind in self._handler.needs.items()
-            }
-        )

@@ -7,7 +7,7 @@ made; ``assemble`` (or running it) makes the ``Application`` that does the work.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.events import Contract
-    from shared.messaging import BatchPolicy, RetryPolicy
+    from shared.messaging import BatchPolicy, Middleware, PublishMiddleware, RetryPolicy
 
 __all__ = ["Service"]
 
@@ -53,6 +53,11 @@ class Service(Generic[S]):
             default creates only the outbox and inbox.
         schema: PostgreSQL schema; by default the name without ``-service``, ``-`` as ``_``.
         version: told in OpenAPI and in the metadata of its events.
+        middleware: steps around every handler, each ``async def step(delivery, call_next)``, the
+            first outermost; they see the message before it is read, so that one may decrypt it. A
+            batch is one call, with a ``Batch``. The list may be added to until it is assembled.
+        publish_middleware: steps around everything it publishes, each ``async def step(message,
+            call_next)``; what is in the outbox goes through them when the relay sends it.
 
     Raises:
         DeclarationError: the name is not kebab case.
@@ -68,6 +73,8 @@ class Service(Generic[S]):
         schema: str | None = None,
         version: str = "1.0.0",
         description: str = "",
+        middleware: Sequence[Middleware] = (),
+        publish_middleware: Sequence[PublishMiddleware] = (),
     ) -> None:
         if not _NAME.fullmatch(name):
             raise DeclarationError(
@@ -81,6 +88,8 @@ class Service(Generic[S]):
         self.version = version
         self.description = description
         self.router = APIRouter()
+        self.middleware = list(middleware)
+        self.publish_middleware = list(publish_middleware)
         self.handlers: list[Handler] = []
         self.providers: list[Provider] = []
 
@@ -96,8 +105,13 @@ class Service(Generic[S]):
         order_by: OrderBy | None = None,
         batch: BatchPolicy | None = None,
         double_ack: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> Callable[[F], F]:
-        """Declare the decorated async function as the handler of ``contract``.
+        """Declare the decorated function as the handler of ``contract``.
+
+        A plain ``def`` runs in a thread, one for each message handled at a time, and may block. It
+        cannot be cancelled, so it takes no ``deadline_seconds``, and it takes no ``UnitOfWork``,
+        which belongs to the event loop.
 
         Args:
             contract: what it handles; see ``shared.service.handlers`` for what it may be given.
@@ -105,9 +119,9 @@ class Service(Generic[S]):
                 makes a new consumer, which starts at the beginning of the stream: keep the name.
             concurrency: deliveries handled at once in one replica.
             retry: attempts and delays; ``RetryPolicy()`` by default.
-            ack_wait_seconds: how long the server waits for a sign of life before it gives the
+            ack_wait_seconds: how long the server waits for a heartbeat before it gives the
                 message to another replica: the delay after a crash, no bound on the handler, for
-                whom signs are sent.
+                whom heartbeats are sent, also while it blocks the event loop.
             deadline_seconds: one attempt may take this long; then it is cancelled and retried.
             order_by: a field of the payload (``merchant_id``, ``order.customer``), or a function
                 of the payload that returns the key. Messages of one key are handled one at a time
@@ -118,6 +132,8 @@ class Service(Generic[S]):
             double_ack: count a message as handled only once the server has confirmed its
                 acknowledgement. Worth its round trip where an effect cannot bear being repeated
                 and has no transaction to be in.
+            middleware: steps around this handler, inside of the service's: they run in the
+                message's context and span, with ``delivery.payload`` read, before its transaction.
 
         Raises:
             DeclarationError: the function cannot be a handler, the name is taken, or options
@@ -136,6 +152,7 @@ class Service(Generic[S]):
                 order_by=order_by,
                 batch=batch,
                 double_ack=double_ack,
+                middleware=middleware,
             )
             if any(other.name == handler.name for other in self.handlers):
                 raise DeclarationError(

@@ -75,7 +75,12 @@ class Span:
 
 
 def span(
-    name: str, *, kind: Kind = "internal", parent: TraceContext | None = None, **attributes: object
+    name: str,
+    *,
+    kind: Kind = "internal",
+    parent: TraceContext | None = None,
+    context: Context | None = None,
+    **attributes: object,
 ) -> AbstractContextManager[Span]:
     """Time the block as a span, and record it once when the block ends, however it ends.
 
@@ -87,24 +92,31 @@ def span(
         name: a name of few values, such as a route or a subject; ids belong in the attributes.
         kind: the side of a call the span stands on.
         parent: the span this one belongs under; without it the current one, else it is the root.
+        context: whose work the block is, in place of the current one; its trace is the parent.
         **attributes: what to record beside the times.
     """
-    return _Block(name, kind, parent, attributes)
+    return _Block(name, kind, parent, context, attributes)
 
 
 class _Block(AbstractContextManager[Span]):
-    __slots__ = ("_active", "_began", "_bound", "_clock", "_kind", "_name", "_parent")
+    __slots__ = ("_active", "_began", "_bound", "_clock", "_kind", "_name", "_outer", "_parent")
 
     def __init__(
-        self, name: str, kind: Kind, parent: TraceContext | None, attributes: dict[str, object]
+        self,
+        name: str,
+        kind: Kind,
+        parent: TraceContext | None,
+        outer: Context | None,
+        attributes: dict[str, object],
     ) -> None:
+        self._outer = outer
         self._name = name
         self._kind: Kind = kind
         self._parent = parent
         self._active = Span(_NOT_BEGUN, None, attributes)
 
     def __enter__(self) -> Span:
-        outer, parent, active = current(), self._parent, self._active
+        outer, parent, active = self._outer or current(), self._parent, self._active
         if parent is None and outer is not None:
             parent = outer.trace
         active.context = trace = TraceContext.start() if parent is None else parent.child()

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of_distribution
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shared.context import bind
 from shared.events import Envelope, EnvelopeError, context_from_message
 from shared.messaging.connection.bus import Bus
 from shared.messaging.consuming.retry import RetryPolicy
@@ -20,12 +19,15 @@ from shared.messaging.subscriber import Subscriber
 from shared.tracing import span
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
     from shared.legacy.messaging.dependencies import DepKeys
     from shared.legacy.messaging.jetstream_wrapper import JetStreamWrapper
     from shared.messaging.consuming.delivery import Delivery
+    from shared.messaging.consuming.pipeline import Middleware
     from shared.messaging.consuming.subscription import SubscriberStatus
 
 
@@ -37,6 +39,9 @@ class JetStreamEventSubscriber(ABC):
     Messages are handled one at a time, since such classes share a session among their messages,
     read before they write, and count on the order. A subclass that does none of this may raise
     `concurrency`. A message that waits for its next attempt keeps nobody waiting: later ones pass.
+
+    `middleware` are steps around `on_event`, each `async def step(delivery, call_next)`; see
+    `shared.messaging.Subscription`.
 
     Dead letters name `handler_version`, or else the `__version__` of the package the class is in,
     or the version its distribution was installed with.
@@ -53,6 +58,7 @@ class JetStreamEventSubscriber(ABC):
     deadline_seconds: ClassVar[float | None] = None
     drain_seconds: ClassVar[float] = 20.0
     handler_version: ClassVar[str | None] = None
+    middleware: ClassVar[Sequence[Middleware]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -133,6 +139,7 @@ class JetStreamEventSubscriber(ABC):
             retry=self.retry,
             ack_wait_seconds=self.ack_wait_seconds,
             deadline_seconds=self.deadline_seconds,
+            middleware=self.middleware,
         )
         version = self.handler_version or _version_of(type(self).__module__)
         return Subscriber(self.bus, subscription, service=self.bus.name, version=version)
@@ -172,16 +179,13 @@ class JetStreamEventSubscriber(ABC):
             )
         context = context_from_message(envelope, delivery.headers, self.bus.name)
         event = envelope.to_dict()
-        with (
-            bind(context),
-            span(
-                f"handle {delivery.subject}",
-                kind="consumer",
-                parent=context.trace,
-                subscriber=self.durable_name,
-                event_id=envelope.event_id,
-                attempt=delivery.attempt,
-            ),
+        with span(
+            f"handle {delivery.subject}",
+            kind="consumer",
+            context=context,
+            subscriber=self.durable_name,
+            event_id=envelope.event_id,
+            attempt=delivery.attempt,
         ):
             try:
                 await self.on_event(event, dict(delivery.headers))

@@ -19,6 +19,7 @@ from shared.messaging.connection.errors import (
     reason_of,
     translated,
 )
+from shared.messaging.connection.watchdog import Watchdog
 from shared.messaging.publisher import Publisher
 from shared.messaging.streams.ensure import ensure_stream
 
@@ -65,6 +66,7 @@ class Bus:
         self.settings = settings
         self.name = name
         self.publisher = Publisher(self, claim_check_bytes=settings.claim_check_bytes)
+        self.watchdog = Watchdog(lambda: self.client)
         self._logger = logger or _logger
         self._client: Client | None = None
         self._borrowed = False

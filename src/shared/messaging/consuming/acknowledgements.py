@@ -1,4 +1,4 @@
-"""The answers to the server: acknowledged, give it again, never again."""
+"""What the server is told of a message: acknowledged, give it again, never again."""
 
 from __future__ import annotations
 
@@ -11,66 +11,61 @@ from pydantic_core import to_json
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_error, translated
+from shared.messaging.consuming.in_flight import InFlightMessage, MessageState
 from shared.messaging.publishing.wire import write
 
 if TYPE_CHECKING:
-    from shared.messaging.connection.bus import Bus
-    from shared.messaging.consuming.in_flight import Held
+    from shared.messaging.connection.connection import Connection
 
 _logger = logging.getLogger(__name__)
 
-ACK = b"+ACK"
-IN_PROGRESS = b"+WPI"
+_ACK = b"+ACK"
 
 _CONFIRM_TRIES = 3
 
 
-def nak(delay_seconds: float = 0) -> bytes:
-    """Return the answer that asks for the message again, after a pause."""
-    if delay_seconds <= 0:
-        return b"-NAK"
-    return b"-NAK " + to_json({"delay": int(delay_seconds * 1e9)})
+class Acknowledgements:
+    """Sends acknowledgements off the path of the handlers, in the order they were given.
 
-
-def term(reason: str) -> bytes:
-    """Return the answer that ends the message."""
-    return b"+TERM " + reason.encode()
-
-
-class Answers:
-    """Sends answers off the path of the handlers, in the order they were given.
-
-    All answers of one turn of the event loop go to the client in one piece. Those that the
-    connection does not take are dropped, and their messages come again: nothing is lost by it.
+    All of one turn of the event loop go to the client in one piece. Those that the connection does
+    not take are dropped, and their messages come again: nothing is lost by it. A message has one
+    end: what is said of one that has ended is passed over.
     """
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-        self._waiting: list[tuple[Held, bytes]] = []
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: list[tuple[InFlightMessage, bytes]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def give(self, held: Held, answer: bytes) -> None:
-        """Answer once; what follows the first answer is passed over."""
-        if held.answered:
-            return
-        held.answered = True
-        self._waiting.append((held, answer))
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send())
+    def acknowledge(self, message: InFlightMessage) -> None:
+        """Say that a message is handled."""
+        if message.move(MessageState.ACKNOWLEDGED):
+            self._send_soon(message, _ACK)
 
-    async def confirm(self, held: Held) -> None:
+    def dead_lettered(self, message: InFlightMessage, reason: str) -> None:
+        """Say that a message is never to come again, since it is among the dead letters now."""
+        if message.move(MessageState.DEAD_LETTERED):
+            self._send_soon(message, b"+TERM " + reason.encode())
+
+    def given_back(self, message: InFlightMessage, delay_seconds: float = 0) -> None:
+        """Ask for a message, whose state says so already, again after a pause."""
+        delay = b" " + to_json({"delay": int(delay_seconds * 1e9)}) if delay_seconds > 0 else b""
+        self._send_soon(message, b"-NAK" + delay)
+
+    async def confirm(self, message: InFlightMessage) -> None:
         """Acknowledge, and wait until the server says that it knows.
 
         Raises:
             MessageBusError: It did not say so; the message may come again.
         """
-        if held.answered:
+        if not message.move(MessageState.ACKNOWLEDGED):
             return
-        held.answered = True
         for left in reversed(range(_CONFIRM_TRIES)):
             try:
-                with translated("acknowledge", subject=held.delivery.subject):
-                    await self._bus.client.request(held.reply, ACK, timeout=API_TIMEOUT_SECONDS)
+                with translated("acknowledge", subject=message.subject):
+                    await self._connection.client.request(
+                        message.reply, _ACK, timeout=API_TIMEOUT_SECONDS
+                    )
             except MessageBusError:
                 if not left:
                     raise
@@ -82,19 +77,26 @@ class Answers:
         while self._sending is not None:
             await asyncio.wait([self._sending])
 
+    def _send_soon(self, message: InFlightMessage, acknowledgement: bytes) -> None:
+        self._waiting.append((message, acknowledgement))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
     async def _send(self) -> None:
         try:
             while self._waiting:
                 given, self._waiting = self._waiting, []
                 commands = [
-                    f"PUB {held.reply} {len(answer)}\r\n".encode() + answer + b"\r\n"
-                    for held, answer in given
+                    f"PUB {message.reply} {len(sent)}\r\n".encode() + sent + b"\r\n"
+                    for message, sent in given
                 ]
                 try:
-                    await write(self._bus.client, commands, messages=len(commands))
+                    await write(self._connection.client, commands, messages=len(commands))
                 except (nats.errors.Error, OSError, TimeoutError, MessageBusError) as error:
-                    for held, _ in given:
-                        refused = bus_error("answer", error, subject=held.delivery.subject)
-                        _logger.warning("%s; the message comes again", refused, extra=held.told())
+                    for message, _ in given:
+                        refused = bus_error("acknowledge", error, subject=message.subject)
+                        _logger.warning(
+                            "%s; the message comes again", refused, extra=message.log_fields
+                        )
         finally:
             self._sending = None

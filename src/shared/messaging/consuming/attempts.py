@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.messaging.connection.bus import Bus
-    from shared.messaging.consuming.in_flight import Held
+    from shared.messaging.consuming.in_flight import InFlightMessage
 
 STREAM = "ATTEMPTS"
 _MAX_AGE_SECONDS = 7 * 24 * 60 * 60
@@ -60,39 +60,39 @@ class Attempts:
         self._bus = bus
         self._durable = durable
 
-    async def read(self, held: Held) -> Record | None:
+    async def read(self, message: InFlightMessage) -> Record | None:
         """Return what is written of a message.
 
         Raises:
             MessageBusError: JetStream does not answer.
         """
-        subject = f"$JS.API.DIRECT.GET.{STREAM}.{self._subject(held)}"
+        subject = f"$JS.API.DIRECT.GET.{STREAM}.{self._subject(message)}"
         with translated("read attempts", stream=STREAM):
             try:
-                message = await self._bus.client.request(subject, timeout=API_TIMEOUT_SECONDS)
+                answer = await self._bus.client.request(subject, timeout=API_TIMEOUT_SECONDS)
             except nats.errors.NoRespondersError:
                 await self._bus.js.account_info()  # JetStream is there, so the stream is not
                 return None
-        if (message.headers or {}).get("Status"):
+        if (answer.headers or {}).get("Status"):
             return None
-        return _RECORD.validate_json(message.data)
+        return _RECORD.validate_json(answer.data)
 
-    async def write(self, held: Held, record: Record) -> None:
+    async def write(self, message: InFlightMessage, record: Record) -> None:
         """Write of a message.
 
         Raises:
             MessageBusError: It is not known to be written.
         """
-        (outcome,) = await self.write_all([(held, record)])
+        (outcome,) = await self.write_all([(message, record)])
         if isinstance(outcome, MessageBusError):
             raise outcome
 
     async def write_all(
-        self, records: Sequence[tuple[Held, Record]]
+        self, records: Sequence[tuple[InFlightMessage, Record]]
     ) -> Sequence[MessageBusError | object]:
         """Write of many messages; the outcome of each stands at its place."""
-        messages = [self._message(held, record) for held, record in records]
-        outcomes = await self._bus.publisher.publish_all(messages)
+        messages = [self._outgoing(message, record) for message, record in records]
+        outcomes = await self._bus.publisher.plain.publish_all(messages)
         if any(
             isinstance(outcome, MessageBusError)
             and isinstance(outcome.__cause__, nats.errors.NoRespondersError)
@@ -100,21 +100,21 @@ class Attempts:
         ):
             # The stream is made by the first who needs it.
             await self._bus.ensure_stream_config(_STREAM_CONFIG)
-            outcomes = await self._bus.publisher.publish_all(messages)
+            outcomes = await self._bus.publisher.plain.publish_all(messages)
         return outcomes
 
-    def _message(self, held: Held, record: Record) -> OutgoingMessage:
-        subject = self._subject(held)
+    def _outgoing(self, message: InFlightMessage, record: Record) -> OutgoingMessage:
+        subject = self._subject(message)
         body = to_json(_RECORD.dump_python(record))
         return OutgoingMessage(subject, body, {}, f"{subject}:{body.decode()}")
 
-    def _subject(self, held: Held) -> str:
-        sequence, stored_at_ns = held.key
-        return f"attempts.{held.delivery.stream}.{self._durable}.{sequence}.{stored_at_ns}"
+    def _subject(self, message: InFlightMessage) -> str:
+        sequence, stored_at_ns = message.key
+        return f"attempts.{message.stream}.{self._durable}.{sequence}.{stored_at_ns}"
 
 
-def attempt_number(held: Held, record: Record | None) -> int:
+def attempt_number(message: InFlightMessage, record: Record | None) -> int:
     """Return which attempt this delivery is, taking those since the record as attempts."""
     if record is None:
-        return held.attempt
-    return record.made + held.attempt - record.deliveries
+        return message.attempt
+    return record.made + message.attempt - record.deliveries

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.messaging.connection.bus import Bus
-    from shared.messaging.consuming.in_flight import Held
+    from shared.messaging.consuming.in_flight import InFlightMessage
 
 SCHEDULE = "Nats-Schedule"
 _TARGET = "Nats-Schedule-Target"
@@ -33,7 +33,7 @@ _KEPT_ID = "Glam-Message-Id"
 _MARKS = (ATTEMPTS, _KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
 
 
-class Later:
+class Delayed:
     """Puts messages of one durable off."""
 
     def __init__(self, bus: Bus, durable: str) -> None:
@@ -51,7 +51,7 @@ class Later:
             config = (await self._bus.js.stream_info(stream)).config
         self._subjects = tuple(config.subjects or ()) if config.allow_msg_schedules else ()
 
-    async def put_off(self, held: Held, delay_seconds: float) -> bool:
+    async def put_off(self, message: InFlightMessage, delay_seconds: float) -> bool:
         """Store a message to come again later; False where the stream has no room for schedules.
 
         It comes for this durable alone, with the attempts it has made, and with body and headers as
@@ -61,28 +61,27 @@ class Later:
         Raises:
             MessageBusError: It is not known to be stored.
         """
-        delivery = held.delivery
-        sequence, stored_at_ns = held.key
-        subject = f"{delivery.subject}.later.{self._durable}-{sequence}-{stored_at_ns}"
+        sequence, stored_at_ns = message.key
+        subject = f"{message.subject}.later.{self._durable}-{sequence}-{stored_at_ns}"
         if not any(covers(caught, subject) for caught in self._subjects):
             return False
         due = datetime.now(UTC) + timedelta(seconds=delay_seconds)
         headers = {
             name: value
-            for name, value in delivery.headers.items()
+            for name, value in message.headers.items()
             if not name.lower().startswith("nats-")
         }
-        if message_id := delivery.headers.get(MESSAGE_ID):
+        if message_id := message.headers.get(MESSAGE_ID):
             headers[_KEPT_ID] = message_id
         headers |= {
-            ATTEMPTS: str(held.made),
+            ATTEMPTS: str(message.made),
             REPLAY_FOR: self._durable,
             SCHEDULE: f"@at {due.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}",
-            _TARGET: delivery.subject,
+            _TARGET: message.subject,
         }
         try:
-            await self._bus.publisher.publish(
-                OutgoingMessage(subject, delivery.body, headers, f"{subject}:{held.made}")
+            await self._bus.publisher.plain.publish(
+                OutgoingMessage(subject, message.body, headers, f"{subject}:{message.made}")
             )
         except MessageBusError as error:
             if error.retryable:

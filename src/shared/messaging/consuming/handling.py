@@ -1,33 +1,36 @@
-"""Seeing messages through: from the handler to the answer, whatever happens."""
+"""Seeing messages through: from the pipeline to one of the three ends, whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from shared.errors import (
-    InfrastructureError,
-    MessageBusError,
-    Outcome,
-    RequestTimeoutError,
-    UpstreamServiceError,
-)
-from shared.messaging.consuming.acknowledgements import ACK, Answers, nak, term
+from shared.errors import MessageBusError, Outcome
+from shared.messaging.consuming.acknowledgements import Acknowledgements
 from shared.messaging.consuming.attempts import Attempts, Record, attempt_number
-from shared.messaging.consuming.deadlines import Deadlines
-from shared.messaging.consuming.delayed import Later
+from shared.messaging.consuming.delayed import Delayed
+from shared.messaging.consuming.delivery import Batch
+from shared.messaging.consuming.in_flight import MessageState
+from shared.messaging.consuming.pipeline import (
+    CircuitStep,
+    ClaimCheckStep,
+    DeadlineStep,
+    OutageStep,
+    StoppedError,
+    compose,
+)
 from shared.messaging.dead_letters.store import DeadLetters
-from shared.messaging.publishing.claim_check import CLAIM, resolve
-from shared.resilience import Circuit, CircuitBreaker
+from shared.resilience import CircuitBreaker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from shared.messaging.connection.bus import Bus
-    from shared.messaging.consuming.in_flight import Held, Key
-    from shared.messaging.consuming.metrics import Measures
+    from shared.messaging.consuming.delivery import Delivery
+    from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, Key
+    from shared.messaging.consuming.metrics import SubscriberMetrics
+    from shared.messaging.consuming.pipeline import Middleware
     from shared.messaging.consuming.subscription import Subscription
 
 _logger = logging.getLogger(__name__)
@@ -39,24 +42,20 @@ HOPELESS = "no attempt can help"
 # How many messages wait here with their verdict while dead letters cannot be stored.
 _MAX_CONDEMNED = 1_000
 
-# With so many messages waiting in the consumer, shorter pauses are spent outside of it as well.
-_CROWDED = 5_000
+# How long a pause is spent outside of a consumer that is crowded.
 _CROWDED_WAIT_SECONDS = 2.0
 
 
-class _StoppedError(Exception):
-    """Draining began before another attempt could."""
-
-
 class Handling:
-    """Runs the handler of one subscription, and answers for its messages.
+    """Runs the pipeline of one subscription, and answers for its messages.
 
     Args:
         bus: where the messages come from.
         subscription: what is done with them.
+        in_flight: all of them.
         service: the service, as dead letters name it.
         version: its version, for them as well.
-        measures: its metrics.
+        metrics: its metrics.
         draining: set once nothing new may begin.
         noted: told each error.
     """
@@ -66,25 +65,24 @@ class Handling:
         bus: Bus,
         subscription: Subscription,
         *,
+        in_flight: InFlight,
         service: str,
         version: str | None = None,
-        measures: Measures,
+        metrics: SubscriberMetrics,
         draining: asyncio.Event,
         noted: Callable[[BaseException], None],
     ) -> None:
-        self.answers = Answers(bus)
-        self.later = Later(bus, subscription.durable)
-        self.waiting: dict[Key, float] = {}
-        self._bus = bus
+        self.acknowledgements = Acknowledgements(bus)
+        self.delayed = Delayed(bus, subscription.durable)
+        self._in_flight = in_flight
         self._subscription = subscription
         self._service = service
         self._version = version
-        self._measures = measures
+        self._metrics = metrics
         self._draining = draining
         self._note = noted
         self._dead_letters = DeadLetters(bus)
         self._attempts = Attempts(bus, subscription.durable)
-        self._deadlines = Deadlines(subscription.deadline_seconds)
         self._condemned: dict[Key, tuple[str, Exception | None]] = {}
         self.breaker: CircuitBreaker | None = None
         if subscription.outage_threshold is not None:
@@ -92,257 +90,199 @@ class Handling:
                 subscription.durable,
                 failures=subscription.outage_threshold,
                 pause_seconds=subscription.retry.delay,
-                on_change=measures.circuit,
+                on_change=metrics.circuit,
             )
+        steps = self._steps(bus)
+        self._handle = compose(steps, subscription.handler)
+        if subscription.handle_batch is not None:
+            self._handle_batch = compose(steps, self._all_of_a_batch)
+
+    def _steps(self, bus: Bus) -> list[Middleware]:
+        """Return what stands around the handler, the outermost first; see docs/messages.md."""
+        subscription = self._subscription
+        steps: list[Middleware] = [
+            OutageStep(subscription.retry, draining=self._draining, noted=self._note)
+        ]
+        if self.breaker is not None:
+            steps.append(CircuitStep(self.breaker))
+        steps += [
+            self._metrics.step,
+            DeadlineStep(subscription.deadline_seconds),
+            ClaimCheckStep(bus),
+        ]
+        return [*steps, *subscription.middleware]
 
     # -- one message, or a batch -------------------------------------------------------------
 
-    async def one(self, held: Held, task: asyncio.Task[None]) -> None:
+    async def one(self, message: InFlightMessage) -> None:
         """See one message through, in the current task."""
         try:
-            if self._plainly_begins(held) or await self._begins(held):
-                await self._run(held, task)
+            if self._plainly_begins(message) or await self._begins(message):
+                await self._run(message)
         except asyncio.CancelledError:
-            await self.give_back_unspent([held])
+            await self.give_back_unspent([message])
             raise
-        except Exception as error:
-            self._note(error)
-            _logger.exception(
-                "%s: failed; the message comes again",
-                self._subscription.durable,
-                extra=held.told(),
-            )
+        except Exception as error:  # noqa: BLE001 - it is logged, and the message comes again
+            self._failed_to_settle(message, error)
 
-    async def many(self, batch: list[Held], task: asyncio.Task[None]) -> None:
+    async def many(self, messages: list[InFlightMessage]) -> None:
         """See a batch through: all its messages at once or, if that fails, one by one."""
-        left = list(batch)
+        left = messages
         try:
-            left = [held for held in batch if await self._begins(held)]
-            if left and await self._run_together(left, task):
+            left = [message for message in messages if await self._begins(message)]
+            if left and await self._run_batch(left):
                 return
+            left = list(left)
             while left:
                 try:
-                    await self._run(left[0], task)
-                except Exception as error:
-                    self._note(error)
-                    _logger.exception("failed; the message comes again", extra=left[0].told())
+                    await self._run(left[0])
+                except Exception as error:  # noqa: BLE001 - the same
+                    self._failed_to_settle(left[0], error)
                 del left[0]
         except asyncio.CancelledError:
             await self.give_back_unspent(left)
             raise
 
-    async def _run_together(self, batch: list[Held], task: asyncio.Task[None]) -> bool:
-        """Run the handler of batches, and tell whether the batch is seen through by that."""
-        handle = self._subscription.handle_batch
-        if handle is None:  # pragma: no cover - `Subscription` takes care of that
-            return False
-
-        async def together() -> None:
-            await handle([await resolve(self._bus, held.delivery) for held in batch])
-
-        error = await self._outlast_outages(batch, together, task)
-        if error is None:
-            for held in batch:
-                await self._acknowledge(held)
-            return True
-        if isinstance(error, _StoppedError):
-            await self.give_back_unspent(batch)
-            return True
-        _logger.warning("batch of %d failed, its messages go one by one: %s", len(batch), error)
-        return False
-
-    def _plainly_begins(self, held: Held) -> bool:
-        """Tell whether an attempt is to be made, as of nearly all messages, without a question."""
-        held.made = held.attempt
-        return (held.attempt < self._subscription.retry.attempts or held.attempt == 1) and not (
-            self._draining.is_set() or held.key in self._condemned
+    def _failed_to_settle(self, message: InFlightMessage, error: Exception) -> None:
+        self._note(error)
+        _logger.error(
+            "%s: failed; the message comes again",
+            self._subscription.durable,
+            extra=message.log_fields,
+            exc_info=error,
         )
 
-    async def _begins(self, held: Held) -> bool:
-        """Tell whether an attempt is to be made; if not, the message is answered."""
+    async def _run(self, message: InFlightMessage) -> None:
+        """Run the pipeline for one message, and see to its end."""
+        try:
+            if message.trouble is not None:
+                raise message.trouble
+            await self._handle(message)
+        except StoppedError:
+            await self.give_back_unspent([message])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
+            await self._failed(message, error)
+        else:
+            await self._acknowledge(message)
+
+    async def _run_batch(self, messages: list[InFlightMessage]) -> bool:
+        """Run the pipeline for a batch, and tell whether it is seen through by that."""
+        try:
+            await self._handle_batch(Batch(self._subscription.subject, messages))
+        except StoppedError:
+            await self.give_back_unspent(messages)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each message is tried alone
+            _logger.warning(
+                "batch of %d failed, its messages go one by one: %s", len(messages), error
+            )
+            return False
+        else:
+            for message in messages:
+                await self._acknowledge(message)
+        return True
+
+    async def _all_of_a_batch(self, delivery: Delivery) -> None:
+        if self._subscription.handle_batch is not None:
+            await self._subscription.handle_batch(delivery.deliveries)
+
+    def _plainly_begins(self, message: InFlightMessage) -> bool:
+        """Tell whether an attempt is to be made, as of nearly all messages, without a question."""
+        message.made = attempt = message.attempt
+        return (attempt == 1 or attempt < self._subscription.retry.attempts) and not (
+            self._draining.is_set() or message.key in self._condemned
+        )
+
+    async def _begins(self, message: InFlightMessage) -> bool:
+        """Tell whether an attempt is to be made; if not, the message has its end."""
         if self._draining.is_set():
-            await self.give_back_unspent([held])
+            await self.give_back_unspent([message])
             return False
-        if verdict := self._condemned.pop(held.key, None):
-            await self._bury(held, *verdict)
+        if verdict := self._condemned.pop(message.key, None):
+            await self._dead_letter(message, *verdict)
             return False
-        if self._plainly_begins(held):
+        if self._plainly_begins(message):
             return True
         policy = self._subscription.retry
         # Perhaps the last attempt: what does the count hide, and did the last one kill its process?
         try:
-            record = await self._attempts.read(held)
-            number = attempt_number(held, record)
+            record = await self._attempts.read(message)
+            number = attempt_number(message, record)
             ended = record.last if record else policy.attempts == 1
             if number > policy.attempts and ended:
-                await self._bury(held, EXHAUSTED, None)
+                await self._dead_letter(message, EXHAUSTED, None)
                 return False
-            held.made = min(number, policy.attempts)
-            if held.made == policy.attempts:
-                await self._attempts.write(held, Record(held.attempt, held.made, last=True))
+            message.made = min(number, policy.attempts)
+            if message.made == policy.attempts:
+                await self._attempts.write(
+                    message, Record(message.attempt, message.made, last=True)
+                )
         except MessageBusError as error:
             self._note(error)
-            _logger.warning("%s; the message comes again", error, extra=held.told())
-            self.again(held, policy.delay(policy.attempts))
+            _logger.warning("%s; the message comes again", error, extra=message.log_fields)
+            self.give_back(message, policy.delay(policy.attempts))
             return False
         return True
 
-    async def _run(self, held: Held, task: asyncio.Task[None]) -> None:
-        """Run the handler for one message, and answer accordingly."""
-        handler = self._subscription.handler
+    # -- ends --------------------------------------------------------------------------------
 
-        # Each try asks for the delivery anew: it may have been delivered again meanwhile.
-        def as_it_is() -> Awaitable[None]:
-            return handler(held.delivery)
-
-        async def with_its_body() -> None:
-            await handler(await resolve(self._bus, held.delivery))
-
-        handle = with_its_body if CLAIM in held.delivery.headers else as_it_is
-        error = held.trouble or await self._outlast_outages([held], handle, task)
-        if error is None:
-            await self._acknowledge(held)
-        elif isinstance(error, _StoppedError):
-            await self.give_back_unspent([held])
-        else:
-            await self._failed(held, error)
-
-    async def _outlast_outages(
-        self,
-        messages: list[Held],
-        handle: Callable[[], Awaitable[None]],
-        task: asyncio.Task[None],
-    ) -> Exception | None:
-        """Run the handler, again and again while an outage lasts, and return what it raised."""
-        policy = self._subscription.retry
-        began = monotonic()
-        tries = 0
-        while (error := await self._attempt(messages, handle, task)) is not None:
-            self._note(error)
-            tries += 1
-            over = monotonic() - began >= policy.patience_seconds
-            if over or not is_outage(error) or policy.outcome(error) is not Outcome.RETRY:
-                return error
-            _logger.warning("outage: %s", error, extra=messages[0].told())
-            if await self._drains_within(policy.delay(tries)):
-                return _StoppedError()
-        return None
-
-    async def _attempt(
-        self,
-        messages: list[Held],
-        handle: Callable[[], Awaitable[None]],
-        task: asyncio.Task[None],
-    ) -> Exception | None:
-        """Run the handler once, as soon as the circuit lets it, and return what it raised."""
-        breaker = self.breaker
-        if breaker is None:
-            return await self._try(messages, handle, task)
-        if breaker.state is not Circuit.CLOSED and not await breaker.admission():
-            return _StoppedError()
-        try:
-            error = await self._try(messages, handle, task)
-        except BaseException:
-            breaker.abandoned()
-            raise
-        if error is not None and is_outage(error):
-            breaker.failed(error)
-        else:
-            breaker.succeeded()
-        return error
-
-    async def _try(
-        self,
-        messages: list[Held],
-        handle: Callable[[], Awaitable[None]],
-        task: asyncio.Task[None],
-    ) -> Exception | None:
-        cancelling = task.cancelling()
-        began = self._measures.began(messages)
-        attempt = self._deadlines.begin(task)
-        try:
-            await handle()
-        except asyncio.CancelledError as error:
-            self._deadlines.end(attempt)
-            if task.cancelling() > cancelling:
-                raise
-            if attempt is not None and attempt.expired:
-                late = f"attempt took longer than {self._deadlines.seconds} s"
-                return _chained(TimeoutError(late), error)
-            # Not we: the handler awaited something that was cancelled.
-            return _chained(RuntimeError("the handler was cancelled from within"), error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
-            self._deadlines.end(attempt)
-            return error
-        else:
-            self._deadlines.end(attempt)
-            return None
-        finally:
-            self._measures.ended(messages, began)
-
-    # -- fates -------------------------------------------------------------------------------
-
-    async def _acknowledge(self, held: Held) -> None:
+    async def _acknowledge(self, message: InFlightMessage) -> None:
         if self._subscription.double_ack:
             try:
-                await self.answers.confirm(held)
+                await self.acknowledgements.confirm(message)
             except MessageBusError as error:
-                # Handled it is; should it come again, `Subscriber` knows it by its key.
+                # Handled it is; should it come again, it is known by its key.
                 self._note(error)
-                _logger.warning("%s; the message may come again", error, extra=held.told())
+                _logger.warning("%s; the message may come again", error, extra=message.log_fields)
         else:
-            self.answers.give(held, ACK)
-        self._measures.done(Outcome.ACK)
+            self.acknowledgements.acknowledge(message)
+        self._metrics.done(Outcome.ACK)
 
-    async def _failed(self, held: Held, error: Exception) -> None:
+    async def _failed(self, message: InFlightMessage, error: Exception) -> None:
         policy = self._subscription.retry
         outcome = policy.outcome(error)
         if outcome is Outcome.ACK:
-            await self._acknowledge(held)
+            await self._acknowledge(message)
         elif outcome is Outcome.DEAD_LETTER:
-            await self._bury(held, HOPELESS, error)
-        elif held.made >= policy.attempts:
-            await self._bury(held, ATTEMPTS_FAILED, error)
+            await self._dead_letter(message, HOPELESS, error)
+        elif message.made >= policy.attempts:
+            await self._dead_letter(message, ATTEMPTS_FAILED, error)
         else:
-            await self._retry(held, error)
+            await self._retry(message, error)
 
-    async def _retry(self, held: Held, error: Exception) -> None:
-        delay = self._subscription.retry.delay(held.made)
-        _logger.warning("attempt failed, next in %.1f s", delay, extra=held.told(), exc_info=error)
-        self._measures.done(Outcome.RETRY)
-        if held.redelivered:
+    async def _retry(self, message: InFlightMessage, error: Exception) -> None:
+        delay = self._subscription.retry.delay(message.made)
+        _logger.warning(
+            "attempt failed, next in %.1f s", delay, extra=message.log_fields, exc_info=error
+        )
+        self._metrics.done(Outcome.RETRY)
+        if message.redelivered:
             # It was delivered to us again meanwhile: that was no attempt.
-            await self._attempts.write(held, Record(held.attempt, held.made))
+            await self._attempts.write(message, Record(message.attempt, message.made))
         if self._subscription.order_by is not None:
             # It waits here rather than in the consumer: should this process die, it comes back as
             # soon as the rest of its key, and not later.
-            held.pause_seconds = delay
-        elif not await self._put_off(held, delay):
-            self.again(held, delay)
+            if message.move(MessageState.PAUSED):
+                message.pause_seconds = delay
+        elif not await self._put_off(message, delay):
+            self.give_back(message, delay)
 
-    async def _put_off(self, held: Held, delay: float) -> bool:
+    async def _put_off(self, message: InFlightMessage, delay: float) -> bool:
         """Put the message off by a schedule, if that is worth it and possible."""
         long_wait = self._subscription.retry.long_wait_seconds
-        if self._crowded():
+        if self._in_flight.crowded:
             long_wait = min(long_wait, _CROWDED_WAIT_SECONDS)
-        if delay < long_wait or not await self.later.put_off(held, delay):
+        if delay < long_wait or not await self.delayed.put_off(message, delay):
             return False
-        self.answers.give(held, ACK)
+        self.acknowledgements.acknowledge(message)
         return True
 
-    def _crowded(self) -> bool:
-        if len(self.waiting) < _CROWDED:
-            return False
-        now = monotonic()
-        for key in [key for key, due in self.waiting.items() if due < now]:
-            del self.waiting[key]
-        return len(self.waiting) >= _CROWDED
-
-    async def _bury(self, held: Held, reason: str, error: Exception | None) -> None:
+    async def _dead_letter(
+        self, message: InFlightMessage, reason: str, error: Exception | None
+    ) -> None:
         """Store the message as a dead letter and, only once it is stored, end it."""
         try:
             await self._dead_letters.store(
-                held.delivery,
+                message,
                 durable=self._subscription.durable,
                 service=self._service,
                 version=self._version,
@@ -351,61 +291,38 @@ class Handling:
             )
         except MessageBusError as trouble:
             self._note(trouble)
-            _logger.exception("dead letter not stored, the message comes again", extra=held.told())
+            _logger.exception(
+                "dead letter not stored, the message comes again", extra=message.log_fields
+            )
             if len(self._condemned) < _MAX_CONDEMNED:
-                self._condemned[held.key] = (reason, error)
-            self.again(held, self._subscription.retry.delay(held.made))
+                self._condemned[message.key] = (reason, error)
+            self.give_back(message, self._subscription.retry.delay(message.made))
             return
-        _logger.error("dead letter: %s", reason, extra=held.told(), exc_info=error)
-        self._measures.done(Outcome.DEAD_LETTER)
-        self.answers.give(held, term(reason))
+        _logger.error("dead letter: %s", reason, extra=message.log_fields, exc_info=error)
+        self._metrics.done(Outcome.DEAD_LETTER)
+        self.acknowledgements.dead_lettered(message, reason)
 
-    def again(self, held: Held, delay_seconds: float = 0) -> None:
+    def give_back(self, message: InFlightMessage, delay_seconds: float = 0) -> None:
         """Give a message back, to be delivered again after a pause."""
-        if not held.answered:
-            held.comes_again = True
-            self.waiting[held.key] = monotonic() + delay_seconds
-            self.answers.give(held, nak(delay_seconds))
+        if self._in_flight.give_back_at(message, delay_seconds):
+            self.acknowledgements.given_back(message, delay_seconds)
 
-    async def give_back_unspent(self, messages: list[Held]) -> None:
+    async def give_back_unspent(self, messages: list[InFlightMessage]) -> None:
         """Give messages back whose attempt was not their own failure, and have it written down.
 
         What cannot be written down counts as an attempt; the last attempt is never lost by that.
         """
-        messages = [held for held in messages if not held.answered]
+        messages = [message for message in messages if not message.ended]
         try:
-            records: list[tuple[Held, Record]] = []
-            for held in messages:
-                number = held.attempt
-                if held.attempt > 1:
-                    number = attempt_number(held, await self._attempts.read(held))
-                records.append((held, Record(held.attempt, max(number - 1, 0))))
+            records: list[tuple[InFlightMessage, Record]] = []
+            for message in messages:
+                number = message.attempt
+                if message.attempt > 1:
+                    number = attempt_number(message, await self._attempts.read(message))
+                records.append((message, Record(message.attempt, max(number - 1, 0))))
             await self._attempts.write_all(records)
         except MessageBusError as error:
             self._note(error)
         finally:
-            for held in messages:
-                self.again(held)
-
-    async def _drains_within(self, seconds: float) -> bool:
-        """Sleep, unless draining begins; tell whether it did."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return False
-        return True
-
-
-def is_outage(error: BaseException) -> bool:
-    """Tell whether `error` says that a part every message needs is out, for a time."""
-    return (
-        isinstance(error, InfrastructureError)
-        and error.retryable
-        and not isinstance(error, UpstreamServiceError | RequestTimeoutError)
-    )
-
-
-def _chained(error: Exception, cause: BaseException) -> Exception:
-    error.__cause__ = cause
-    return error
+            for message in messages:
+                self.give_back(message)

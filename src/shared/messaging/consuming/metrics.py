@@ -21,7 +21,8 @@ from shared.metrics import (
 from shared.resilience import Circuit
 
 if TYPE_CHECKING:
-    from shared.messaging.consuming.in_flight import Held
+    from shared.messaging.consuming.delivery import Delivery
+    from shared.messaging.consuming.pipeline import CallNext
 
 
 # `00-<trace id>-<span id>-<flags>` (W3C Trace Context, 3.2).
@@ -29,7 +30,7 @@ _TRACEPARENT_LENGTH = 55
 _TRACE_ID = slice(3, 35)
 
 
-class Measures:
+class SubscriberMetrics:
     """What a subscriber tells of itself."""
 
     def __init__(self, service: str, durable: str) -> None:
@@ -51,23 +52,24 @@ class Measures:
         self._outcomes: list[Outcome] = []
         self._telling = False
 
-    def began(self, messages: list[Held]) -> float:
-        """Note that an attempt begins; return what `ended` wants to know of it."""
-        now = time.time()
-        for held in messages:
-            if held.attempt == 1:
-                self._lags.append((max(now - held.key[1] / 1e9, 0), None))
+    async def step(self, delivery: Delivery, call_next: CallNext) -> None:
+        """Measure what follows, an attempt."""
+        messages = delivery.deliveries
         self._running += len(messages)
+        now = time.time()
+        for message in messages:
+            if message.attempt == 1:
+                self._lags.append((max(now - message.stored_at_seconds, 0), None))
         self._tell_soon()
-        return time.perf_counter()
-
-    def ended(self, messages: list[Held], began: float) -> None:
-        """Note that the attempt is over."""
-        self._running -= len(messages)
-        seconds = time.perf_counter() - began
-        for held in messages:
-            self._took.append((seconds, held.delivery.headers.get("traceparent")))
-        self._tell_soon()
+        began = time.perf_counter()
+        try:
+            await call_next(delivery)
+        finally:
+            seconds = time.perf_counter() - began
+            self._running -= len(messages)
+            for message in messages:
+                self._took.append((seconds, message.headers.get("traceparent")))
+            self._tell_soon()
 
     def done(self, outcome: Outcome) -> None:
         """Note what became of a message after an attempt."""

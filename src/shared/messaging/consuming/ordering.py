@@ -2,38 +2,39 @@
 
 Within this process, `Lanes` keep it. Among replicas, the server gives all messages to one of them,
 the one that has the pin (ADR-42). When the pin comes to us, another replica may have died, or lost
-its connection, with messages in hand. They come to us too, but only after `ack_wait`, and later
+its connection, with messages in flight. They come to us too, but only after `ack_wait`, and later
 messages of their keys may come before. So nothing is begun until all that is not acknowledged is
 here: as many messages as the server says are pending. A replica that lost the pin gives back what
 it has not begun, and finishes what it has; for that we wait as well. The server numbers what it
 gives out: a number that is left out is of a message that is late, or lost, and is waited for too.
 
 The number alone would deceive. A replica that froze may acknowledge, when it goes on, what came to
-us since: that is pending no more, is in our hands all the same, and stands in for a message that is
-not. So what another had before us is given back and comes again if it is pending; and that is done
-until nothing was acknowledged meanwhile.
+us since: that is pending no more, is in flight with us all the same, and stands in for a message
+that is not. So what another had before us is given back and comes again if it is pending; and that
+is done until nothing was acknowledged meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.errors import translated
-from shared.messaging.consuming.lanes import Lanes
+from shared.messaging.consuming.in_flight import MessageState
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.publishing.claim_check import CLAIM, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator
 
     from shared.messaging.connection.bus import Bus
     from shared.messaging.consuming.delivery import Delivery
-    from shared.messaging.consuming.in_flight import Held, Key
+    from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, Key
     from shared.messaging.consuming.subscription import Subscription
 
 _logger = logging.getLogger(__name__)
@@ -61,6 +62,43 @@ class _Look:
     number: int
 
 
+class Lanes:
+    """The messages that are not done, by the key of their order, each lane in stream order.
+
+    Only the head of a lane may be handled. A message stays in its lane while it is away, waiting to
+    be delivered again, and so keeps the later ones back; it leaves when it is done.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, list[Key]] = {}
+
+    def enter(self, lane: str, key: Key) -> None:
+        """Take a message in at its place; one that is in already stays where it is."""
+        keys = self._lanes.setdefault(lane, [])
+        if not keys or keys[-1] < key:
+            keys.append(key)
+        elif key not in keys:
+            insort(keys, key)
+
+    def leave(self, lane: str, key: Key) -> Key | None:
+        """Let a message go, and return who is the head of its lane now."""
+        keys = self._lanes.get(lane, [])
+        if key in keys:
+            keys.remove(key)
+        if keys:
+            return keys[0]
+        self._lanes.pop(lane, None)
+        return None
+
+    def is_head(self, lane: str, key: Key) -> bool:
+        """Tell whether a message is the oldest of its lane."""
+        return self._lanes[lane][0] == key
+
+    def heads(self) -> Iterator[Key]:
+        """Return the oldest message of each lane."""
+        return (keys[0] for keys in list(self._lanes.values()))
+
+
 class InOrder:
     """Messages of one key one after the other, as the stream has them; others at the same time.
 
@@ -68,7 +106,7 @@ class InOrder:
         bus: asked what is pending.
         subscription: whose.
         order_by: the key of a message, None for a message that has none.
-        held: all messages in hand.
+        in_flight: all messages that are; read here, and not changed.
         ready: called when messages became ready by waiting.
         give_back: gives messages back that are not begun, and forgets them.
     """
@@ -79,21 +117,21 @@ class InOrder:
         subscription: Subscription,
         order_by: Callable[[Delivery], str | None],
         *,
-        held: Mapping[Key, Held],
+        in_flight: InFlight,
         ready: Callable[[], None],
-        give_back: Callable[[list[Held]], Awaitable[None]],
+        give_back: Callable[[list[InFlightMessage]], Awaitable[None]],
     ) -> None:
         self.pin: str | None = None
         self._bus = bus
         self._subscription = subscription
         self._order_by = order_by
-        self._held = held
+        self._in_flight = in_flight
         self._on_ready = ready
         self._give_back = give_back
         self._lanes = Lanes()
-        self._ready: deque[Held] = deque()
+        self._ready: deque[InFlightMessage] = deque()
         self._away: dict[Key, tuple[str | None, float]] = {}
-        self._unread: deque[Held] = deque()
+        self._unread: deque[InFlightMessage] = deque()
         self._reading: asyncio.Task[None] | None = None
         self._number: int | None = None
         self._new: list[int] = []
@@ -101,34 +139,34 @@ class InOrder:
         self._gathers = 0
         self._gathering: asyncio.Task[None] | None = None
 
-    def add(self, held: Held) -> None:
+    def add(self, message: InFlightMessage) -> None:
         """Take a message in at its place.
 
         Whose body lies elsewhere has a key that is not known before it is collected: what came
         after it waits for that, since it may be of the same key.
         """
-        self._away.pop(held.key, None)
-        if self._unread or CLAIM in held.delivery.headers:
-            self._unread.append(held)
+        self._away.pop(message.key, None)
+        if self._unread or CLAIM in message.headers:
+            self._unread.append(message)
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())
             return
-        self._place(held, held.delivery)
+        self._place(message, message)
 
-    def _place(self, held: Held, delivery: Delivery) -> None:
+    def _place(self, message: InFlightMessage, delivery: Delivery) -> None:
         try:
-            held.lane = self._order_by(delivery)
+            message.lane = self._order_by(delivery)
         except Exception as error:  # noqa: BLE001 - whatever it is, it decides the message's fate
-            held.trouble = error
-        self._enter(held)
+            message.trouble = error
+        self._enter(message)
 
-    def _enter(self, held: Held) -> None:
-        if held.lane is None:
-            self._ready.append(held)
+    def _enter(self, message: InFlightMessage) -> None:
+        if message.lane is None:
+            self._ready.append(message)
             return
-        self._lanes.enter(held.lane, held.key)
-        if self._gathered and self._lanes.is_head(held.lane, held.key):
-            self._ready.append(held)
+        self._lanes.enter(message.lane, message.key)
+        if self._gathered and self._lanes.is_head(message.lane, message.key):
+            self._ready.append(message)
 
     async def _read(self) -> None:
         """Find out the keys of messages whose bodies lie elsewhere, and let the rest follow.
@@ -136,45 +174,45 @@ class InOrder:
         The body is not kept: as many may be ahead as `look_ahead` says, each of them large.
         """
         while self._unread:
-            held = self._unread[0]
+            message = self._unread[0]
             try:
-                delivery = await resolve(self._bus, held.delivery)
+                delivery = await resolve(self._bus, message)
             except Exception as error:  # noqa: BLE001 - as of a key that cannot be told
                 if isinstance(error, MessageBusError) and error.retryable:
-                    _logger.warning("%s; its key is not known yet", error, extra=held.told())
+                    _logger.warning("%s; its key is not known yet", error, extra=message.log_fields)
                     await asyncio.sleep(_LOOK_AGAIN.max_delay_seconds)
                     continue
-                held.trouble = error
+                message.trouble = error
                 delivery = None
-            if not self._unread or self._unread[0] is not held:
+            if not self._unread or self._unread[0] is not message:
                 continue  # all was given back meanwhile
             self._unread.popleft()
             if delivery is None:
-                self._enter(held)
+                self._enter(message)
             else:
-                self._place(held, delivery)
+                self._place(message, delivery)
             self._on_ready()
 
     def __len__(self) -> int:
         """How many messages may begin."""
         return len(self._ready)
 
-    def take(self, *, at_once: bool) -> list[Held]:
+    def take(self, *, at_once: bool) -> list[InFlightMessage]:
         """Return the next message that may begin; nothing if there is none."""
         del at_once
         while self._ready:
-            held = self._ready.popleft()
+            message = self._ready.popleft()
             # It may have been given back meanwhile, or something older of its key came after it.
-            if self._may_begin(held):
-                return [held]
+            if self._may_begin(message):
+                return [message]
         return []
 
-    def done(self, held: Held, *, over: bool) -> None:
+    def done(self, message: InFlightMessage, *, over: bool) -> None:
         """Let the next one of its key go; unless the message comes again, then that one waits."""
         if not over:
-            self._away[held.key] = (held.lane, _now())
-        elif held.lane is not None:
-            self._leave_lane(held.lane, held.key)
+            self._away[message.key] = (message.lane, _now())
+        elif message.lane is not None:
+            self._leave_lane(message.lane, message.key)
 
     def drop(self, key: Key) -> None:
         """Let a message go that was away and needs no handling any more."""
@@ -183,7 +221,7 @@ class InOrder:
             self._leave_lane(lane, key)
             self._on_ready()
 
-    def leave(self, *, pinned: bool) -> list[Held]:
+    def leave(self, *, pinned: bool) -> list[InFlightMessage]:
         """Return what is not begun, to be given back; begin nothing before a pin comes to us.
 
         Where there are no pins, the server gives one message at a time, and nothing is waited for.
@@ -192,10 +230,10 @@ class InOrder:
         self._number = None
         self._gathered = not pinned
         self._forget_away()
-        unbegun = [held for held in self._held.values() if not held.begun and not held.answered]
-        for held in unbegun:
-            if held.lane is not None:
-                self._lanes.leave(held.lane, held.key)
+        unbegun = [message for message in self._in_flight if message.state is MessageState.WAITING]
+        for message in unbegun:
+            if message.lane is not None:
+                self._lanes.leave(message.lane, message.key)
         self._ready.clear()
         self._unread.clear()
         return unbegun
@@ -232,21 +270,21 @@ class InOrder:
             if task is not None:
                 task.cancel()
 
-    def _may_begin(self, held: Held) -> bool:
-        if held.begun or held.answered:
+    def _may_begin(self, message: InFlightMessage) -> bool:
+        if message.state is not MessageState.WAITING:
             return False
-        if held.lane is None:
+        if message.lane is None:
             return True
-        return self._gathered and self._lanes.is_head(held.lane, held.key)
+        return self._gathered and self._lanes.is_head(message.lane, message.key)
 
     def _leave_lane(self, lane: str, key: Key) -> None:
         head = self._lanes.leave(lane, key)
         if (
             head is not None
-            and (held := self._held.get(head)) is not None
-            and self._may_begin(held)
+            and (message := self._in_flight.get(head)) is not None
+            and self._may_begin(message)
         ):
-            self._ready.append(held)
+            self._ready.append(message)
 
     def _forget_away(self) -> None:
         for key, (lane, _) in self._away.items():
@@ -270,7 +308,7 @@ class InOrder:
             look = await self._look()
             # What the server said before it was asked for anew tells nothing.
             if look and self._are_here(look) and not self._unread and gathers == self._gathers:
-                doubtful = [held for held in self._held.values() if _is_doubtful(held)]
+                doubtful = [message for message in self._in_flight if _is_doubtful(message)]
                 if (
                     not doubtful
                     or checks == _MOST_CHECKS
@@ -286,8 +324,8 @@ class InOrder:
         self._gathered = True
         self._new.clear()
         for key in self._lanes.heads():
-            if (held := self._held.get(key)) is not None and self._may_begin(held):
-                self._ready.append(held)
+            if (message := self._in_flight.get(key)) is not None and self._may_begin(message):
+                self._ready.append(message)
         self._on_ready()
 
     async def _look(self) -> _Look | None:
@@ -308,11 +346,11 @@ class InOrder:
 
     def _are_here(self, look: _Look) -> bool:
         """Tell whether as many are here as are pending."""
-        # What is acknowledged elsewhere is pending no more, whoever has it in hand; and what came
+        # What is acknowledged elsewhere is pending no more, whoever works on it; and what came
         # since was not counted.
         ours = sum(
-            not held.answered and held.key[0] > look.floor and held.number <= look.number
-            for held in list(self._held.values())
+            not message.ended and message.key[0] > look.floor and message.number <= look.number
+            for message in self._in_flight
         )
         return look.pending <= ours + len(self._away)
 
@@ -321,17 +359,17 @@ class InOrder:
         new = sum(before.number < number <= now.number for number in self._new)
         return before.pending + new - now.pending
 
-    async def _ask_again_for(self, doubtful: list[Held]) -> None:
-        for held in doubtful:
-            if held.lane is not None:
-                self._lanes.leave(held.lane, held.key)
+    async def _ask_again_for(self, doubtful: list[InFlightMessage]) -> None:
+        for message in doubtful:
+            if message.lane is not None:
+                self._lanes.leave(message.lane, message.key)
         await self._give_back(doubtful)
 
 
-def _is_doubtful(held: Held) -> bool:
+def _is_doubtful(message: InFlightMessage) -> bool:
     """Tell whether another replica had a message before us, and may acknowledge it yet."""
-    before = held.attempt - held.carried > 1
-    return before and held.lane is not None and not held.begun and not held.answered
+    before = message.attempt - message.carried > 1
+    return before and message.lane is not None and message.state is MessageState.WAITING
 
 
 def _now() -> float:

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from shared.messaging.consuming.batch import BatchPolicy
-    from shared.messaging.consuming.in_flight import Held
+    from shared.messaging.consuming.in_flight import InFlightMessage
+    from shared.messaging.consuming.subscription import BatchPolicy
 
 
 class InTurn:
     """Messages one by one, as they came."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Held] = deque()
+        self._waiting: deque[InFlightMessage] = deque()
 
-    def add(self, held: Held) -> None:
+    def add(self, message: InFlightMessage) -> None:
         """Take a message in."""
-        self._waiting.append(held)
+        self._waiting.append(message)
 
     def __len__(self) -> int:
         """How many messages wait to begin."""
         return len(self._waiting)
 
-    def take(self, *, at_once: bool) -> list[Held]:
+    def take(self, *, at_once: bool) -> list[InFlightMessage]:
         """Return the next message; nothing if there is none."""
         del at_once
         return [self._waiting.popleft()] if self._waiting else []
@@ -44,18 +44,18 @@ class Batched:
     def __init__(self, policy: BatchPolicy, *, ready: Callable[[], None]) -> None:
         self._policy = policy
         self._ready = ready
-        self._waiting: deque[Held] = deque()
+        self._waiting: deque[InFlightMessage] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, held: Held) -> None:
+    def add(self, message: InFlightMessage) -> None:
         """Take a message in."""
-        self._waiting.append(held)
+        self._waiting.append(message)
 
     def __len__(self) -> int:
         """How many messages wait to begin."""
         return len(self._waiting)
 
-    def take(self, *, at_once: bool) -> list[Held]:
+    def take(self, *, at_once: bool) -> list[InFlightMessage]:
         """Return the next batch; nothing if it is to wait for more, unless `at_once`."""
         if self._timer is not None:
             self._timer.cancel()

@@ -14,8 +14,8 @@ from shared.resilience import Circuit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from shared.messaging.consuming.batch import BatchPolicy
     from shared.messaging.consuming.delivery import Delivery
+    from shared.messaging.consuming.pipeline import Middleware
 
 _DURABLE = re.compile(r"[^\s.*>/\\]+")
 
@@ -33,9 +33,10 @@ class Subscription:
         concurrency: How many messages are handled at a time in this process. A message is fetched
             only when there is room to handle it.
         retry: When a failed message comes again.
-        ack_wait_seconds: After how long without a sign of life the server gives the message to
+        ack_wait_seconds: After how long without a heartbeat the server gives the message to
             another replica; a message that was lost so before waits for the pause of `retry` as
-            well (not with `order_by`). Running handlers show signs of life by themselves.
+            well (not with `order_by`). Running handlers have heartbeats sent for them, also
+            while one blocks the event loop.
         deadline_seconds: How long one attempt may take before it is cancelled; None is for ever.
         order_by: The key of a message's order, None for a message that has none. Messages of one
             key are handled one at a time, in the order of the stream; also over retries and over
@@ -49,6 +50,9 @@ class Subscription:
             as handled. It costs a round trip, and makes it rare that a handled message comes again.
         outage_threshold: So many outages in a row (see `Subscriber`) stop the reading; one message
             at a time then tries, after the pauses of `retry`, until one gets through. None: never.
+        middleware: Steps around the handler, the first outermost, each `async def step(delivery,
+            call_next)`; inside of ours, which are outage, circuit, metrics, deadline and claim
+            check (docs/messages.md). For a batch they are called once, with a `Batch`.
         metadata: What to write on the consumer for others to read; theirs is left alone.
 
     Raises:
@@ -69,11 +73,15 @@ class Subscription:
     handle_batch: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None
     double_ack: bool = False
     outage_threshold: int | None = 5
+    middleware: Sequence[Middleware] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _DURABLE.fullmatch(self.durable):
-            raise ValueError(f"{self.durable!r} is no name for a durable consumer")
+            raise ValueError(
+                f"{self.durable!r} is not a name for a durable consumer: it must not be empty, nor "
+                "hold white space or one of . * > / \\"
+            )
         if self.concurrency < 1 or self.ack_wait_seconds <= 0:
             raise ValueError("concurrency >= 1 and ack_wait_seconds > 0 must hold")
         if self.outage_threshold is not None and self.outage_threshold < 1:
@@ -116,3 +124,19 @@ class SubscriberStatus:
     lag: int
     last_error: str | None
     circuit: Circuit = Circuit.CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How many messages a handler is given at once, and how long the first may wait for the rest.
+
+    Raises:
+        ValueError: On numbers that make no policy.
+    """
+
+    size: int = 100
+    wait_seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.wait_seconds < 0:
+            raise ValueError("size >= 1 and wait_seconds >= 0 must hold")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
-    from shared.messaging.publisher import OutgoingMessage
+    from shared.messaging.publishing.wire import OutgoingMessage
 
 # The most the server takes in one batch (ADR-50, "Server limits").
 BATCH_MESSAGES = 1_000

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from shared.messaging.connection.connection import Connection
     from shared.messaging.consuming.delivery import Delivery
-    from shared.messaging.publisher import OutgoingMessage
+    from shared.messaging.publishing.wire import OutgoingMessage
 
 BUCKET = "GLAM_CLAIMS"
 
@@ -136,4 +136,4 @@ async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
     if len(body) != claim.size or sha256(body).hexdigest() != claim.sha256:
         raise ClaimLostError(f"{what} is not what was left")
     headers = {name: value for name, value in delivery.headers.items() if name != CLAIM}
-    return replace(delivery, body=body, headers=headers)
+    return delivery.replace(body=body, headers=headers)

@@ -8,6 +8,7 @@ chunk is handed to the client in one piece (NATS client protocol, HPUB; ADR-4 fo
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,16 @@ _LINE_ENDS = str.maketrans("\r\n", "  ")
 # The headers of a batch that a received message was part of. Sent on with another message they
 # would make it part of a batch that never comes, and the server would not store it.
 _OF_A_BATCH = "Nats-Batch-"
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message ready for the wire; `message_id` is what the stream dedupes by."""
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    message_id: str
 
 
 def header_block(

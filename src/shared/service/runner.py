@@ -1,0 +1,253 @@
+"""The inner pipeline of a handler: from the delivery to the call of its function."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from shared.context import Context, current
+from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
+from shared.events import Envelope, context_from_message
+from shared.messaging import Batch, Delivery
+from shared.messaging.consuming.pipeline import compose
+from shared.service.declaration import DeclarationError
+from shared.service.handlers import Handler, list_of
+from shared.service.incoming import decode
+from shared.tracing import span
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from shared.messaging import CallNext, Middleware
+    from shared.service.providers import Provisions
+
+__all__ = ["HandlerRunner"]
+
+_logger = logging.getLogger(__name__)
+
+UnitOfWorkFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
+_Call: TypeAlias = Callable[..., Any]
+
+
+class HandlerRunner:
+    """Runs one handler: decode, context and span, its own middleware, unit of work, call.
+
+    It raises what the handler raises; acknowledging, retrying and dead-lettering are the
+    subscriber's. The steps are put together once; those that are not needed are not there.
+
+    A transaction that PostgreSQL ends for the sake of another (serialization failure, deadlock) is
+    tried ``transaction_attempts`` times before the delivery counts as failed.
+
+    Raises:
+        DeclarationError: the handler takes a unit of work and the service has no database, or a
+            type that nothing provides.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        service: str,
+        provisions: Provisions,
+        unit_of_work: UnitOfWorkFactory | None,
+        transaction_attempts: int = 5,
+    ) -> None:
+        if handler.transactional and unit_of_work is None:
+            raise DeclarationError(
+                f"handler {handler.name} takes a UnitOfWork, but database.enabled is false"
+            )
+        for kind in handler.provided_types():
+            if kind not in provisions:
+                raise DeclarationError(
+                    f"handler {handler.name} needs {getattr(kind, '__name__', kind)}: neither the "
+                    f"payload of {handler.contract.subject} ({handler.contract.payload.__name__}) "
+                    "nor anything this service provides"
+                )
+        self._handler = handler
+        self._contract = handler.contract
+        self._durable = handler.durable(service)
+        self._service = service
+        self._provided = {kind: provisions.get(kind) for kind in handler.provided_types()}
+        self._unit_of_work = unit_of_work
+        self._transaction_attempts = transaction_attempts
+        self._reads_envelope = not {Envelope, list_of(Envelope)}.isdisjoint(handler.needs.values())
+        self._function: _Call = handler.function
+        if handler.blocking:
+            self._threads = ThreadPoolExecutor(handler.concurrency, self._durable)
+            self._function = self._in_thread
+        # The one parameter of a handler that asks for the payload and nothing else, as most do.
+        names = [name for name, kind in handler.needs.items() if kind is self._contract.payload]
+        self._payload_only = names[0] if len(names) == len(handler.needs) == 1 else ""
+        self._handle = self._composed(handler)
+
+    def _composed(self, handler: Handler) -> CallNext:
+        if handler.batch is not None:
+            steps: list[Middleware] = [self._decode_batch, self._trace_batch, *handler.middleware]
+            return compose(
+                [*steps, self._commit_batch] if handler.transactional else steps,
+                self._call_with_lists,
+            )
+        steps = [self._decode, self._trace, *handler.middleware]
+        if handler.transactional:
+            steps.append(self._commit)
+        return compose(steps, self._call_with_payload if self._payload_only else self._call)
+
+    async def __call__(self, delivery: Delivery) -> None:
+        """Handle one delivery; a message whose effect is committed already is passed over.
+
+        Raises:
+            EnvelopeError: the body is not an envelope.
+            pydantic.ValidationError: the payload does not fit the contract.
+            Exception: whatever the handler raises; its transaction is rolled back.
+        """
+        await self._handle(delivery)
+
+    async def batch(self, deliveries: Sequence[Delivery]) -> None:
+        """Handle deliveries together; those whose effect is committed already are left out.
+
+        One transaction holds the effect of all, and is rolled back for all. If none is left, the
+        handler is not called.
+
+        Raises:
+            EnvelopeError, pydantic.ValidationError, Exception: as for one; of any member.
+        """
+        await self._handle(Batch(self._contract.subject, deliveries))
+
+    # -- one message -------------------------------------------------------------------------
+
+    async def _decode(self, delivery: Delivery, call_next: CallNext) -> None:
+        decoded = decode(self._contract, delivery, envelope=self._reads_envelope)
+        delivery.event_id = decoded.event_id
+        delivery.envelope = decoded.envelope
+        delivery.context = context_from_message(decoded.sent, delivery.headers, self._service)
+        delivery.payload = decoded.payload
+        await call_next(delivery)
+
+    async def _trace(self, delivery: Delivery, call_next: CallNext) -> None:
+        with span(
+            f"handle {delivery.subject}",
+            kind="consumer",
+            context=delivery.context,
+            subscriber=self._durable,
+            event_id=delivery.event_id,
+            attempt=delivery.attempt,
+        ):
+            delivery.context = current()
+            delivery.payload = delivery.payload()  # its errors are in the span
+            await call_next(delivery)
+
+    async def _commit(self, delivery: Delivery, call_next: CallNext) -> None:
+        """Commit the effect together with the inbox row, which says that it happened."""
+
+        async def handle(uow: UnitOfWork) -> None:
+            if await Inbox(uow.session).accept(self._durable, delivery.event_id):
+                delivery.unit_of_work = uow
+                await call_next(delivery)
+            else:
+                _logger.info("already handled", extra={"event_id": delivery.event_id})
+
+        await self._run(handle)
+
+    async def _call(self, delivery: Delivery) -> None:
+        await self._call_with(
+            {
+                self._contract.payload: delivery.payload,
+                Envelope: delivery.envelope,
+                Delivery: delivery,
+                Context: current(),
+                UnitOfWork: delivery.unit_of_work,
+            }
+        )
+
+    async def _call_with_payload(self, delivery: Delivery) -> None:
+        await self._function(**{self._payload_only: delivery.payload})
+
+    # -- a batch -----------------------------------------------------------------------------
+
+    async def _decode_batch(self, batch: Delivery, call_next: CallNext) -> None:
+        for delivery in batch.deliveries:
+            decoded = decode(self._contract, delivery, envelope=self._reads_envelope)
+            delivery.event_id = decoded.event_id
+            delivery.envelope = decoded.envelope
+            delivery.payload = decoded.payload()
+        await call_next(batch)
+
+    async def _trace_batch(self, batch: Delivery, call_next: CallNext) -> None:
+        with span(
+            f"handle batch {self._contract.subject}",
+            kind="consumer",
+            context=Context.start(service=self._service),
+            subscriber=self._durable,
+            messages=len(batch.deliveries),
+            event_ids=[delivery.event_id for delivery in batch.deliveries],
+        ):
+            await call_next(batch)
+
+    async def _commit_batch(self, batch: Delivery, call_next: CallNext) -> None:
+        """Commit the effect of those that are new together with their inbox rows."""
+
+        async def handle(uow: UnitOfWork) -> None:
+            inbox = Inbox(uow.session)
+            fresh = [
+                delivery
+                for delivery in batch.deliveries
+                if await inbox.accept(self._durable, delivery.event_id)
+            ]
+            if fresh:
+                new = Batch(batch.subject, fresh)
+                new.unit_of_work = uow
+                await call_next(new)
+
+        await self._run(handle)
+
+    async def _call_with_lists(self, batch: Delivery) -> None:
+        deliveries = batch.deliveries
+        await self._call_with(
+            {
+                list_of(self._contract.payload): [each.payload for each in deliveries],
+                list_of(Envelope): [each.envelope for each in deliveries],
+                list_of(Delivery): list(deliveries),
+                Context: current(),
+                UnitOfWork: batch.unit_of_work,
+            }
+        )
+
+    # -- both --------------------------------------------------------------------------------
+
+    async def _run(self, handle: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        if self._unit_of_work is not None:
+            await run_unit_of_work(
+                self._unit_of_work,
+                handle,
+                attempts=self._transaction_attempts,
+                service=self._service,
+            )
+
+    async def _call_with(self, message: Mapping[object, object]) -> None:
+        provided = self._provided
+        await self._function(
+            **{
+                parameter: message[kind] if kind in message else provided[kind]
+                for parameter, kind in self._handler.needs.items()
+            }
+        )
+
+    async def _in_thread(self, **arguments: object) -> None:
+        """Call a plain function in a thread, and wait for its end whatever happens.
+
+        A thread cannot be cancelled: its message is nobody else's before it is through.
+        """
+        call = partial(copy_context().run, partial(self._handler.function, **arguments))
+        work = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                _logger.warning("%s: its thread is waited for", self._durable)
+        work.result()
