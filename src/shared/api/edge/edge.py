@@ -20,9 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from shared.api.edge.direct_route import OUTCOME, json_headers, make_direct
 from shared.api.edge.proxies import TrustedProxies
-from shared.api.edge.route_table import RouteTable
 from shared.api.error_answers import answer_error, answer_unexpected, error_answer, log_unexpected
 from shared.context import Context, TraceContext, bind, new_request_id, safe_id
 from shared.context.deadline import (
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from shared.api.edge.direct_route import PlainEndpoint
     from shared.config import ApiSettings
 
 __all__ = ["Edge", "install_edge"]
@@ -139,7 +136,6 @@ class Edge:
         self.request_timeout_seconds = request_timeout_seconds
         self.trusted_proxies = TrustedProxies(trusted_proxies)
         self.quiet_routes = (metrics_path, *_QUIET_ROUTES)
-        self.routes = RouteTable(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -166,7 +162,6 @@ class _Exchange:
         self.answering = False
         self.completed = False
         self.disconnected = False
-        self.route: str | None = None
         self._finished = False
         self.started = time.time()
         self._began = time.perf_counter()
@@ -224,7 +219,7 @@ class _Exchange:
             return
         self._finished = True
         duration = time.perf_counter() - self._began
-        route = self.route or route_template(self.scope)
+        route = route_template(self.scope)
         self.measure(route)
         failed = self.status >= _SERVER_ERROR or self.error is not None
         if (
@@ -297,11 +292,11 @@ class _HttpExchange(_Exchange):
             return
         try:
             if self._timeout_seconds is None and remaining_seconds() is None:
-                await self._call()
+                await self.edge.app(self.scope, self.receive, self.send)
                 return
             with within(self._timeout_seconds) as self._deadline:
                 async with asyncio.timeout(self._timeout_seconds) as self._timeout:
-                    await self._call()
+                    await self.edge.app(self.scope, self.receive, self.send)
         except BodyTooLargeError:
             if self.answering:
                 raise
@@ -314,56 +309,6 @@ class _HttpExchange(_Exchange):
             if not self.disconnected:
                 raise
             raise ClientDisconnect from error
-
-    async def _call(self) -> None:
-        """Call the application, or the endpoint itself if a plain route takes the request.
-
-        What is not an answer in JSON then, an error above all, goes the application's way after
-        all, where the route hands it out instead of calling its endpoint a second time.
-        """
-        scope = self.scope
-        found = self.edge.routes.find(scope)
-        if found is not None:
-            place, endpoint, path_params = found
-            place.enter(scope, path_params)
-            answer = await self._outcome(endpoint, path_params)
-            if answer is not None:
-                self.route = place.template
-                await self._answer_json(endpoint.status, answer)
-                return
-            place.leave(scope)
-        await self.edge.app(scope, self.receive, self.send)
-
-    async def _outcome(
-        self, endpoint: PlainEndpoint, path_params: dict[str, object]
-    ) -> bytes | None:
-        try:
-            values = endpoint.values(self.scope, path_params, self.receive, self.send)
-            if values is None:
-                return None
-            outcome = await endpoint.outcome(values)
-        except Exception as error:  # noqa: BLE001 - raised again by the route
-            self.scope[OUTCOME] = error
-            return None
-        if isinstance(outcome, bytes):
-            return outcome
-        self.scope[OUTCOME] = outcome
-        return None
-
-    async def _answer_json(self, status: int, body: bytes) -> None:
-        """Send an answer that is whole, as `send` would send its two messages."""
-        self._begin_answer(status)
-        headers = json_headers(body)
-        headers += _answer_headers(self.context, self.edge.encoded_service)
-        headers += self.scope["state"].get("answer_headers", ())
-        try:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
-        except OSError:
-            self.disconnected = True
-            raise
-        self.completed = True
-        self.finish()
 
     async def fail(self, error: Exception) -> None:
         log_unexpected(self.scope, error)
@@ -537,7 +482,6 @@ def install_edge(
         metrics_path=settings.metrics_path,
     )
     logging.getLogger("uvicorn.error").addFilter(_not_logged_yet)
-    make_direct(app.routes)
     if metrics:
         _serve_metrics(app, settings.metrics_path, registry)
 

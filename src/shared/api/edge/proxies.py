@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["TrustedProxies"]
+__all__ = ["TrustedProxies", "parse_address"]
 
 
 class TrustedProxies:
@@ -30,7 +30,7 @@ class TrustedProxies:
         return self._everyone or bool(self._networks)
 
     def __contains__(self, host: str) -> bool:
-        address = _address(host)
+        address = parse_address(host)
         return self._everyone or (
             address is not None and any(address in network for network in self._networks)
         )
@@ -48,14 +48,15 @@ class TrustedProxies:
         hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
         client = peer
         while hops and client in self:
-            address = _address(hops.pop())
+            address = parse_address(hops.pop())
             if address is None:
                 break
             client = str(address)
         return client
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address that may have a port; ``None`` if it is none."""
     try:
         address = ip_address(_without_port(text))
     except ValueError:
