@@ -28,8 +28,8 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.api.edge.proxies import parse_address
 from shared.api.error_answers import answer_error
+from shared.api.proxies import parse_address
 from shared.config import RateLimitSettings, ServiceSettings
 from shared.config.settings import check_limit
 from shared.context import current

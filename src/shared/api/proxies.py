@@ -35,7 +35,7 @@ class TrustedProxies:
             address is not None and any(address in network for network in self._networks)
         )
 
-    def client(self, peer: str, forwarded_for: Iterable[str]) -> str:
+    def client(self, peer: str, forwarded_for: str) -> str:
         """Walk back from ``peer`` over trusted proxies to the first address that is not one.
 
         Each proxy appends the address it was called from, so only what trusted ones appended is
@@ -43,9 +43,9 @@ class TrustedProxies:
 
         Args:
             peer: the address the connection comes from.
-            forwarded_for: the values of all ``X-Forwarded-For`` headers, in order.
+            forwarded_for: the value of ``X-Forwarded-For``; several joined with commas.
         """
-        hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+        hops = [hop.strip() for hop in forwarded_for.split(",")]
         client = peer
         while hops and client in self:
             address = parse_address(hops.pop())
