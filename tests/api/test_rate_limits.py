@@ -29,9 +29,7 @@ from shared.api import (
     install_rate_limits,
     limit_tenant,
 )
-from shared.api.rate_limits import counters as rate_limit_counters
-from shared.api.rate_limits.counters import ProcessCounters
-from shared.api.rate_limits.redis import RedisCounters
+from shared.api.rate_limits.counters import Counters, ProcessStorage
 from shared.config import (
     ApiSettings,
     RateLimitSettings,
@@ -512,7 +510,6 @@ def test_the_url_of_the_storage_is_a_secret() -> None:
 def test_a_missing_extra_says_what_to_type(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    monkeypatch.delitem(sys.modules, "shared.api.rate_limits.redis", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'glam-shared\[redis\]'"):
         build(storage_url="redis://127.0.0.1")
 
@@ -537,9 +534,12 @@ async def test_behind_a_real_server(build: Build, serve: Any) -> None:
 
 
 class Clock:
-    now = 0.0
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 1e6
+        patch.setattr("limits.aio.storage.memory.time", self)
+        patch.setattr("shared.api.rate_limits.counters.time", self)
 
-    def monotonic(self) -> float:
+    def time(self) -> float:
         return self.now
 
 
@@ -551,9 +551,9 @@ class Clock:
 def test_no_burst_overruns_a_limit_and_whoever_waits_as_told_gets_in(
     limit: int, seconds: int, pauses: list[float]
 ) -> None:
-    clock, counters, allowed = Clock(), ProcessCounters(), list[float]()
+    counters, allowed = Counters(RateLimitSettings()), list[float]()
 
-    async def run() -> None:
+    async def run(clock: Clock) -> None:
         for pause in pauses:
             clock.now += pause
             hit = await counters.hit("a", limit, seconds)
@@ -568,23 +568,28 @@ def test_no_burst_overruns_a_limit_and_whoever_waits_as_told_gets_in(
             allowed.append(clock.now)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rate_limit_counters, "time", clock)
-        asyncio.run(run())
+        asyncio.run(run(Clock(patch)))
     for start in allowed:
         burst = [moment for moment in allowed if start <= moment <= start + seconds / 4]
         assert len(burst) <= limit * 1.25 + 1
 
 
 async def test_what_has_passed_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, counters = Clock(), ProcessCounters()
-    monkeypatch.setattr(rate_limit_counters, "time", clock)
+    clock, storage = Clock(monkeypatch), ProcessStorage()
     for caller in range(5000):
+        await storage.acquire_sliding_window_entry(str(caller), 3, 60)
+    assert len(storage.storage) == len(storage.expirations) == 5000
+    clock.now += 121
+    for caller in range(5000):
+        await storage.acquire_sliding_window_entry(f"again {caller}", 3, 60)
+    assert len(storage.storage) == len(storage.expirations) == 5000
+
+
+async def test_a_call_does_not_look_through_all_other_callers() -> None:
+    counters, before = Counters(RateLimitSettings()), asyncio.all_tasks()
+    for caller in range(10):
         await counters.hit(str(caller), 3, 60)
-    assert len(counters._windows) == 5000
-    clock.now = 121
-    for caller in range(5000):
-        await counters.hit(f"again {caller}", 3, 60)
-    assert len(counters._windows) == 5000
+        assert asyncio.all_tasks() == before  # in which `limits` itself sweeps, at every call
 
 
 # -- Redis -----------------------------------------------------------------------------------------
@@ -674,14 +679,16 @@ async def test_replicas_count_together_in_redis(
 async def test_what_was_called_in_the_window_before_counts_in_redis_too(
     redis_server: RedisServer,
 ) -> None:
-    counters = RedisCounters(redis_server.url, timeout_seconds=5)
-    redis = Redis(connection_pool=counters._pool)
+    settings = RateLimitSettings.model_validate({"storage_url": redis_server.url})
+    counters = Counters(settings)
+    redis = Redis.from_url(redis_server.url)
     left = DAY // 2 + 100  # seconds of the present window: 5.01 of the 10 calls before it count
     await redis.set("glam:{a}/-1", 10, ex=left)
     await redis.set("glam:{a}", 0, ex=left + DAY)
     hit = await counters.hit("a", 10, DAY)
     assert (hit.allowed, hit.remaining) == (True, 4)
     assert 1 <= hit.wait_seconds <= 100
+    await redis.aclose()
     await counters.close()
     await counters.close()
 
@@ -728,7 +735,7 @@ async def test_a_redis_that_hangs_is_left_alone(
 
     async def hit(*call: Any) -> Any:
         asked.append(call)
-        return await RedisCounters.hit(counters, *call)
+        return await Counters.hit(counters, *call)
 
     monkeypatch.setattr(counters, "hit", hit)
     async with running(app), client(app) as http:

@@ -26,7 +26,7 @@ from shared.api.dependencies import (
     RequestContextDep,
     RequestIdDep,
 )
-from shared.api.edge.edge import Edge, install_edge
+from shared.api.edge import Edge, install_edge
 from shared.api.exception_handlers import install_exception_handlers
 from shared.api.health import Probe, create_health_router
 from shared.api.models import (

@@ -10,7 +10,6 @@ from fastapi import exception_handlers as fastapi_handlers
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.routing import iter_route_contexts
 from pydantic_core import PydanticSerializationError, from_json
-from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -96,7 +95,7 @@ def _methods_at(connection: Request | WebSocket) -> list[str]:
     The router names those of the first route that has the path, and one path may have several.
     """
     app = connection.scope.get("app")
-    path = get_route_path(connection.scope)
+    path = connection.scope["path"].removeprefix(connection.scope.get("root_path", ""))
     return sorted(
         {
             method

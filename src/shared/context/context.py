@@ -39,7 +39,7 @@ class Context:
             request_id: the caller's id; a new one if it is not a `safe_id`.
             correlation_id: the caller's id; the trace id if it is not a `safe_id`.
             trace: the span this work runs in; a new trace if there is none.
-            tenant_id: the merchant the work is done for.
+            tenant_id: the tenant the work is done for.
             user_id: the person or machine that asked.
             service: the name of the service that does the work.
         """
@@ -76,15 +76,15 @@ def attach(context: Context) -> None:
     _current.set(context)
 
 
-def bind(context: Context) -> AbstractContextManager[Context]:
+class bind(AbstractContextManager[Context]):  # noqa: N801 - used like a function
     """Make ``context`` the current one inside the block, and put the former back behind it.
 
     Tasks started inside the block keep it; other tasks never see it.
+
+        with bind(Context.start()) as context:
+            assert current() is context
     """
-    return _Bound(context)
 
-
-class _Bound(AbstractContextManager[Context]):
     __slots__ = ("_context", "_token")
 
     def __init__(self, context: Context) -> None:

@@ -9,11 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.context import current
 from shared.metrics.exposition import render
 from shared.metrics.http import (
-    AnsweredRequest,
-    HttpMetrics,
     default_http_metrics,
     http_request_duration_seconds,
     http_requests_in_progress,
@@ -22,11 +19,11 @@ from shared.metrics.http import (
 
 __all__ = [
     "UNMATCHED",
-    "Measurement",
     "PrometheusMiddleware",
     "http_request_duration_seconds",
     "http_requests_in_progress",
     "http_requests_total",
+    "measure_once",
     "metrics_endpoint",
     "route_template",
 ]
@@ -34,55 +31,16 @@ __all__ = [
 UNMATCHED = "unmatched"
 """The one ``endpoint`` label of all paths without a route, so that a scan makes no series."""
 
-_METHODS = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
-)
 _MEASURED = "shared.metrics.measured"
 _PARAMETER = re.compile(r"{([^}:]+)")
 
 
-class Measurement:
-    """One HTTP request being measured; in progress from construction until `finish`.
-
-    Durations are taken from a monotonic clock.
-    """
-
-    __slots__ = ("_method", "_metrics", "_open", "_service", "_started")
-
-    def __init__(
-        self, service: str, method: str, metrics: HttpMetrics = default_http_metrics
-    ) -> None:
-        self._service = service
-        self._method = method if method in _METHODS else "OTHER"
-        self._metrics = metrics
-        self._open = True
-        self._started = time.perf_counter()
-        metrics.begin(service, self)
-
-    @classmethod
-    def begin(
-        cls, scope: Scope, service: str, metrics: HttpMetrics = default_http_metrics
-    ) -> "Measurement | None":
-        """Measure a request, or return ``None`` if it is being measured further out already."""
-        if scope["type"] != "http" or _MEASURED in scope:
-            return None
-        scope[_MEASURED] = True
-        return cls(service, scope["method"], metrics)
-
-    def finish(self, endpoint: str, status: int) -> None:
-        """Count the request; a second call does nothing."""
-        if not self._open:
-            return
-        self._open = False
-        duration = time.perf_counter() - self._started
-        context = current()
-        trace_id = None if context is None else context.trace.trace_id
-        self._metrics.finish(
-            self,
-            AnsweredRequest(
-                self._service, self._method, endpoint, status, duration, trace_id, time.time()
-            ),
-        )
+def measure_once(scope: Scope) -> bool:
+    """Whether a connection is a request that nobody further out measures; asked once each."""
+    if scope["type"] != "http" or _MEASURED in scope:
+        return False
+    scope[_MEASURED] = True
+    return True
 
 
 class PrometheusMiddleware:
@@ -97,11 +55,19 @@ class PrometheusMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        measurement = Measurement.begin(scope, self.service_name)
-        if measurement is None:
+        if not measure_once(scope):
             await self.app(scope, receive, send)
             return
-        status = 500
+        metrics, service = default_http_metrics, self.service_name
+        status, counted, began = 500, False, time.perf_counter()
+        metrics.begin(service)
+
+        def count() -> None:
+            nonlocal counted
+            if not counted:
+                counted = True
+                seconds = time.perf_counter() - began
+                metrics.finish(service, scope["method"], route_template(scope), status, seconds)
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -109,12 +75,12 @@ class PrometheusMiddleware:
                 status = message["status"]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                measurement.finish(route_template(scope), status)
+                count()
 
         try:
             await self.app(scope, receive, watched)
         finally:
-            measurement.finish(route_template(scope), status)
+            count()
 
 
 async def metrics_endpoint(request: Request) -> Response:

@@ -11,6 +11,7 @@ import logging
 import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,7 +22,6 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from pydantic_core import to_json
 
-from shared import __version__
 from shared.config.redaction import redact_text
 from shared.logging.values import loggable
 from shared.tracing.conventions import (
@@ -81,7 +81,9 @@ class OtlpExporter:
     ) -> None:
         self._flush_seconds = settings.flush_seconds
         self._resource = Resource.create(resource_of(service, version, environment), SCHEMA_URL)
-        self._scope = InstrumentationScope("glam-shared", __version__, SCHEMA_URL)
+        self._scope = InstrumentationScope(
+            "glam-shared", metadata.version("glam-shared"), SCHEMA_URL
+        )
         self._collector = _Collector(settings, endpoint)
         self._processor = BatchSpanProcessor(self._collector)
         self._closed = False

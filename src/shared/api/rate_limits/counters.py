@@ -1,122 +1,120 @@
-"""How many calls were made of late: a sliding window counter, kept in this process.
+"""How many calls were made of late: the sliding window counter of `limits`.
 
 The calls of the present window count whole; those of the one before count by the share of it that
-the last `seconds` still reach. So a burst at the end of one window is not followed by another at
+the window's length still reaches. So a burst at the end of one window is not followed by another at
 the beginning of the next, and a key costs a few numbers however many calls it stands for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["Counters", "Hit", "ProcessCounters"]
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.errors import StorageError
+
+from shared.errors import RedisError, missing_extra
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
+    from shared.config import RateLimitSettings
+
+__all__ = ["Counters", "Hit"]
 
 _FIRST_SWEEP = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """What became of one call.
-
-    Attributes:
-        allowed: it was within the limit, and is counted; a refused one is not.
-        remaining: how many more calls there may be now.
-        wait_seconds: when there may be one more than that; rounded up, at least 1.
-    """
+class Hit(NamedTuple):
+    """What became of one call."""
 
     allowed: bool
+    """It was within the limit, and is counted; a refused one is not."""
+
     remaining: int
+    """How many more calls there may be now."""
+
     wait_seconds: int
+    """When there may be one more than that; rounded up, at least 1."""
 
-    @classmethod
-    def of(
-        cls, *, allowed: bool, limit: int, seconds: int, previous: int, current: int, left: float
-    ) -> Hit:
-        """Reckon it from the calls of both windows and the seconds ``left`` of the present one."""
-        share = math.floor(previous * left / seconds)
-        wait = left - share * seconds / previous if share else left
-        return cls(
-            allowed=allowed,
-            remaining=max(0, limit - current - share),
-            wait_seconds=min(seconds, max(1, math.ceil(wait))),
+
+class Counters:
+    """Counts calls, in this process or in Redis, where all replicas count together.
+
+    Nothing is connected before the first call. Keys in Redis begin with ``glam:`` and expire by
+    themselves.
+
+    Raises:
+        MissingExtraError: a ``storage_url`` without ``glam-shared[redis]``.
+        ValueError: a ``storage_url`` that is none.
+    """
+
+    def __init__(self, settings: RateLimitSettings) -> None:
+        self._pool: ConnectionPool | None = None
+        self._timeout_seconds: float | None = None
+        if settings.storage_url is None:
+            self._storage: MemoryStorage | RedisStorage = ProcessStorage()
+            return
+        try:
+            from redis.asyncio import ConnectionPool  # noqa: PLC0415 - an extra
+        except ImportError as cause:
+            raise missing_extra("redis", cause) from cause
+        self._timeout_seconds = settings.storage_timeout_seconds
+        self._pool = ConnectionPool.from_url(settings.storage_url.get_secret_value())
+        self._storage = RedisStorage(
+            "async+redis://",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="glam",
+            connection_pool=self._pool,  # type: ignore[arg-type] # limits types plain options only
         )
-
-
-class Counters(Protocol):
-    """Counts calls under keys."""
 
     async def hit(self, key: str, limit: int, seconds: int) -> Hit:
         """Count a call unless there were ``limit`` within the last ``seconds``.
 
         Raises:
-            RedisError: nobody knows, since the storage does not answer.
+            RedisError: nobody knows, since Redis gave no answer in time, or a bad one.
         """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                allowed = await self._storage.acquire_sliding_window_entry(key, limit, seconds)
+                window = await self._storage.get_sliding_window(key, seconds)
+        except (StorageError, OSError) as error:
+            raise RedisError("Redis does not count", operation="rate_limit") from error
+        # Not by the strategy's own statistics: in a window's first moment they tell no wait at all.
+        previous, previous_left, current, left = window
+        share = math.floor(previous * previous_left / seconds)
+        wait = previous_left - share * seconds / previous if share else left - seconds
+        remaining = max(0, limit - current - share)
+        return Hit(allowed, remaining, min(seconds, max(1, math.ceil(wait))))
 
     async def close(self) -> None:
-        """Let go of connections; a second call does nothing."""
+        """Close the connections; a second call does nothing."""
+        if self._pool is not None:
+            await self._pool.aclose()
 
 
-@dataclass(slots=True)
-class _Window:
-    began: float
-    seconds: int
-    current: int = 0
-    previous: int = 0
-
-    def move(self, now: float) -> None:
-        """Make the window that ``now`` lies in the present one."""
-        passed = int((now - self.began) // self.seconds)
-        if passed:
-            self.previous = self.current if passed == 1 else 0
-            self.current = 0
-            self.began += passed * self.seconds
-
-    def forgotten(self, now: float) -> bool:
-        return now - self.began >= 2 * self.seconds
-
-
-class ProcessCounters:
+class ProcessStorage(MemoryStorage):
     """Counts in the memory of this process.
 
     What has passed is swept out when the keys have doubled, so a call costs the same however many
-    callers there are. (The storage in memory of `limits` looks through all keys at every call.)
+    callers there are. (The storage this one is made of looks through all keys at every call.)
     """
 
     def __init__(self) -> None:
-        self._windows: dict[str, _Window] = {}
+        super().__init__()
         self._sweep_at = _FIRST_SWEEP
 
-    async def hit(self, key: str, limit: int, seconds: int) -> Hit:
-        """Count a call unless there were ``limit`` within the last ``seconds``."""
-        now = time.monotonic()
-        window = self._windows.get(key)
-        if window is None:
-            self._sweep(now)
-            window = self._windows[key] = _Window(now, seconds)
-        window.move(now)
-        left = seconds - (now - window.began)
-        allowed = math.floor(window.previous * left / seconds) + window.current < limit
-        if allowed:
-            window.current += 1
-        return Hit.of(
-            allowed=allowed,
-            limit=limit,
-            seconds=seconds,
-            previous=window.previous,
-            current=window.current,
-            left=left,
-        )
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-    def _sweep(self, now: float) -> None:
-        if len(self._windows) < self._sweep_at:
-            return
-        self._windows = {
-            key: window for key, window in self._windows.items() if not window.forgotten(now)
-        }
-        self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._windows))
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Count in a key, which is forgotten after ``expiry`` seconds."""
+        now = time.time()
+        if len(self.expirations) >= self._sweep_at:
+            for each in [each for each, end in self.expirations.items() if end <= now]:
+                await self.clear(each)
+            self._sweep_at = max(_FIRST_SWEEP, 2 * len(self.expirations))
+        counted = self.storage[key] = await self.get(key) + amount
+        if counted == amount:
+            self.expirations[key] = now + expiry
+        return counted

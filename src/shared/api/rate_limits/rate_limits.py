@@ -18,8 +18,9 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
 from fastapi import FastAPI
@@ -27,15 +28,17 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.api.edge.proxies import _address
 from shared.api.error_answers import answer_error
-from shared.api.rate_limits.counters import Counters, Hit, ProcessCounters
+from shared.api.proxies import parse_address
 from shared.config import RateLimitSettings, ServiceSettings
 from shared.config.settings import check_limit
 from shared.context import current
-from shared.errors import RateLimitedError, RedisError, missing_extra
+from shared.errors import RateLimitedError, RedisError
 from shared.metrics import http_rate_limits_skipped_total, http_requests_limited_total
 from shared.metrics.middleware import route_template
+
+if TYPE_CHECKING:
+    from shared.api.rate_limits.counters import Counters, Hit
 
 __all__ = ["RateLimit", "RateLimits", "install_rate_limits", "limit_tenant"]
 
@@ -89,9 +92,18 @@ class Limiter:
         self.exempt = exempt
         self.client = _policies(settings.client, "client")
         self.tenant = _policies(settings.tenant, "tenant")
-        self.counters = _counters(settings)
+        self._settings = settings
+        if settings.storage_url is not None:
+            _ = self.counters  # a mistake is told now, not at the first request
         self._failing = False
         self._paused_until = 0.0
+
+    @cached_property
+    def counters(self) -> "Counters":
+        """What counts; made when it is asked for, so that who sets no limit does not load it."""
+        from shared.api.rate_limits.counters import Counters  # noqa: PLC0415
+
+        return Counters(self._settings)
 
     def guards(self, path: str) -> bool:
         """Whether the limits of the settings hold for a path."""
@@ -152,7 +164,7 @@ class Limiter:
                     policy=policy.name,
                 )
 
-    async def _hit(self, key: str, policy: _Policy) -> Hit | None:
+    async def _hit(self, key: str, policy: _Policy) -> "Hit | None":
         """Count a call, or return ``None`` if it cannot be counted.
 
         A storage that fails is left alone for a second, so that its timeout is not waited for in
@@ -304,7 +316,7 @@ def client_of(scope: Scope) -> Subject:
         return "user", context.tenant_id or "", context.user_id
     client = scope.get("client")
     host: str = client[0] if client else ""
-    address = _address(host)
+    address = parse_address(host)
     if isinstance(address, IPv6Address):
         return "address", str(IPv6Network((address, _IPV6_SITE), strict=False))
     return "address", host if address is None else str(address)
@@ -326,18 +338,6 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: RateLimited
 def _policies(limits: Iterable[str], per: Per) -> tuple[_Policy, ...]:
     policies = {_Policy.parse(limit, per=per) for limit in limits}
     return tuple(sorted(policies, key=lambda policy: (policy.seconds, policy.quota)))
-
-
-def _counters(settings: RateLimitSettings) -> Counters:
-    if settings.storage_url is None:
-        return ProcessCounters()
-    try:
-        from shared.api.rate_limits.redis import RedisCounters  # noqa: PLC0415 - an extra
-    except ImportError as cause:
-        raise missing_extra("redis", cause) from cause
-    return RedisCounters(
-        settings.storage_url.get_secret_value(), timeout_seconds=settings.storage_timeout_seconds
-    )
 
 
 def _state(scope: Scope) -> dict[str, Any]:

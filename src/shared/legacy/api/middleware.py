@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.api.edge.edge import Edge, install_edge
+from shared.api.edge import Edge, install_edge
 from shared.api.exception_handlers import install_exception_handlers
 from shared.config import ApiSettings
 

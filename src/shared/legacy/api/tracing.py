@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from shared.api.edge.edge import Edge
+from shared.api.edge import Edge
 from shared.context import Context, TraceContext, attach, current, new_span_id
 
 if TYPE_CHECKING:

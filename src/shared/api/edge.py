@@ -20,22 +20,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from shared.api.edge.direct_route import OUTCOME, json_headers, make_direct
-from shared.api.edge.proxies import TrustedProxies
-from shared.api.edge.route_table import RouteTable
 from shared.api.error_answers import answer_error, answer_unexpected, error_answer, log_unexpected
+from shared.api.proxies import TrustedProxies
 from shared.context import Context, TraceContext, bind, new_request_id, safe_id
-from shared.context.deadline import (
-    TIMEOUT_HEADER,
-    Deadline,
-    parse_timeout,
-    remaining_seconds,
-    within,
-)
+from shared.context.deadline import TIMEOUT_HEADER, parse_timeout, remaining_seconds, within
 from shared.errors import RequestTimeoutError
 from shared.metrics import HttpMetrics, render
 from shared.metrics.http import default_http_metrics
-from shared.metrics.middleware import Measurement, metrics_endpoint, route_template
+from shared.metrics.middleware import measure_once, metrics_endpoint, route_template
 from shared.tracing import instrumented_trace
 from shared.tracing.span import write_span
 
@@ -47,15 +39,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from shared.api.edge.direct_route import PlainEndpoint
     from shared.config import ApiSettings
+    from shared.context.deadline import Deadline
 
 __all__ = ["Edge", "install_edge"]
 
-_logger = logging.getLogger(__name__)
 _span_logger = logging.getLogger("shared.tracing")
 
-_PASSED = "shared.api.edge.edge"
+_PASSED = "shared.api.edge"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
 _READ = frozenset(
     {
         b"content-length",
@@ -65,7 +57,7 @@ _READ = frozenset(
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-request-id",
-        TIMEOUT_HEADER.lower().encode(),
+        _TIMEOUT,
     }
 )
 _OWN = frozenset(
@@ -137,9 +129,8 @@ class Edge:
         self.metrics = metrics
         self.body_limit_bytes = body_limit_bytes
         self.request_timeout_seconds = request_timeout_seconds
-        self.trusted_proxies = TrustedProxies(trusted_proxies)
+        self.trusted_proxies = TrustedProxies(trusted_proxies) or None
         self.quiet_routes = (metrics_path, *_QUIET_ROUTES)
-        self.routes = RouteTable(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -166,7 +157,6 @@ class _Exchange:
         self.answering = False
         self.completed = False
         self.disconnected = False
-        self.route: str | None = None
         self._finished = False
         self.started = time.time()
         self._began = time.perf_counter()
@@ -174,15 +164,12 @@ class _Exchange:
         self.headers = headers = _read_headers(scope)
         parent = instrumented_trace()
         if parent is None and b"traceparent" in headers:
-            # Two of that name joined are no valid one: a new trace, as W3C section 3.2 wants.
-            parent = TraceContext.parse(
-                ",".join(headers[b"traceparent"]), headers.get(b"tracestate")
-            )
+            parent = TraceContext.parse(headers[b"traceparent"], headers.get(b"tracestate"))
         self.parent_span_id = parent.span_id if parent else None
         trace = TraceContext.start() if parent is None else parent.child()
         self.context = Context(
-            safe_id(_only(headers.get(b"x-request-id"))) or new_request_id(),
-            safe_id(_only(headers.get(b"x-correlation-id"))) or trace.trace_id,
+            safe_id(headers.get(b"x-request-id")) or new_request_id(),
+            safe_id(headers.get(b"x-correlation-id")) or trace.trace_id,
             trace,
             service=edge.service,
         )
@@ -190,8 +177,8 @@ class _Exchange:
         state["request_id"] = self.context.request_id
         state["correlation_id"] = self.context.correlation_id
         state["trace_id"] = trace.trace_id
-        if edge.trusted_proxies:
-            self._see_through_proxies()
+        if edge.trusted_proxies is not None:
+            self._see_through_proxies(edge.trusted_proxies)
 
     async def run(self) -> None:
         """Serve the request and record it."""
@@ -224,8 +211,8 @@ class _Exchange:
             return
         self._finished = True
         duration = time.perf_counter() - self._began
-        route = self.route or route_template(self.scope)
-        self.measure(route)
+        route = route_template(self.scope)
+        self.measure(route, duration)
         failed = self.status >= _SERVER_ERROR or self.error is not None
         if (
             route.endswith(self.edge.quiet_routes)
@@ -251,7 +238,7 @@ class _Exchange:
             },
         )
 
-    def measure(self, route: str) -> None:
+    def measure(self, route: str, seconds: float) -> None:
         """Count the request."""
 
     def with_headers(self, message: Message) -> Message:
@@ -259,49 +246,55 @@ class _Exchange:
 
         After them come the pairs that parts further in left in the state as ``answer_headers``.
         """
-        own = _answer_headers(self.context, self.edge.encoded_service)
-        others = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OWN]
-        added = self.scope["state"].get("answer_headers", ())
-        return {**message, "headers": [*others, *own, *added]}
+        context, trace = self.context, self.context.trace
+        headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OWN]
+        headers += (
+            (b"x-request-id", context.request_id.encode()),
+            (b"x-correlation-id", context.correlation_id.encode()),
+            (b"x-service-name", self.edge.encoded_service),
+            (b"x-trace-id", trace.trace_id.encode()),
+            (b"traceparent", trace.traceparent.encode()),
+        )
+        headers += self.scope["state"].get("answer_headers", ())
+        return {**message, "headers": headers}
 
-    def _see_through_proxies(self) -> None:
+    def _see_through_proxies(self, proxies: TrustedProxies) -> None:
         peer = self.scope.get("client")
-        proxies = self.edge.trusted_proxies
         if not peer or peer[0] not in proxies:
             return
-        client = proxies.client(peer[0], self.headers.get(b"x-forwarded-for", ()))
+        client = proxies.client(peer[0], self.headers.get(b"x-forwarded-for", ""))
         if client != peer[0]:
             self.scope["client"] = (client, 0)
-        protocol = (_only(self.headers.get(b"x-forwarded-proto")) or "").strip().lower()
+        protocol = self.headers.get(b"x-forwarded-proto", "").strip().lower()
         if protocol in {"http", "https"}:
             secure = {"http": "ws", "https": "wss"} if self.scope["type"] == "websocket" else {}
             self.scope["scheme"] = secure.get(protocol, protocol)
 
 
 class _HttpExchange(_Exchange):
-    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(edge, scope, receive, send)
-        self.method = scope["method"]
-        self.status = _SERVER_ERROR  # what a server answers for an application that does not
-        self._measurement = (
-            Measurement.begin(scope, edge.service, edge.metrics) if edge.metrics else None
-        )
-        self._received = 0
-        self._timeout_seconds = self._least_patience()
-        self._timeout: asyncio.Timeout | None = None
-        self._deadline: Deadline | None = None
+    status = _SERVER_ERROR  # what a server answers for an application that does not
+    _metrics: HttpMetrics | None = None
+    _received = 0
+    _timeout: asyncio.Timeout | None = None
+    _deadline: Deadline | None = None
 
     async def serve(self) -> None:
+        edge, scope = self.edge, self.scope
+        self.method = scope["method"]
+        if edge.metrics is not None and measure_once(scope):
+            self._metrics = edge.metrics
+            self._metrics.begin(edge.service)
         if self._announces_too_much():
             await self._refuse_body()
             return
+        seconds = self._least_timeout_seconds()
         try:
-            if self._timeout_seconds is None and remaining_seconds() is None:
-                await self._call()
+            if seconds is None and remaining_seconds() is None:
+                await edge.app(scope, self.receive, self.send)
                 return
-            with within(self._timeout_seconds) as self._deadline:
-                async with asyncio.timeout(self._timeout_seconds) as self._timeout:
-                    await self._call()
+            with within(seconds) as self._deadline:
+                async with asyncio.timeout(seconds) as self._timeout:
+                    await edge.app(scope, self.receive, self.send)
         except BodyTooLargeError:
             if self.answering:
                 raise
@@ -309,61 +302,20 @@ class _HttpExchange(_Exchange):
         except TimeoutError:
             if self.answering or self._timeout is None or not self._timeout.expired():
                 raise
-            await self._answer(answer_error(self.scope, self._too_long()))
+            error = RequestTimeoutError("The request took too long", timeout_seconds=seconds)
+            await self._answer(answer_error(self.scope, error))
         except OSError as error:
             if not self.disconnected:
                 raise
             raise ClientDisconnect from error
 
-    async def _call(self) -> None:
-        """Call the application, or the endpoint itself if a plain route takes the request.
-
-        What is not an answer in JSON then, an error above all, goes the application's way after
-        all, where the route hands it out instead of calling its endpoint a second time.
-        """
-        scope = self.scope
-        found = self.edge.routes.find(scope)
-        if found is not None:
-            place, endpoint, path_params = found
-            place.enter(scope, path_params)
-            answer = await self._outcome(endpoint, path_params)
-            if answer is not None:
-                self.route = place.template
-                await self._answer_json(endpoint.status, answer)
-                return
-            place.leave(scope)
-        await self.edge.app(scope, self.receive, self.send)
-
-    async def _outcome(
-        self, endpoint: PlainEndpoint, path_params: dict[str, object]
-    ) -> bytes | None:
-        try:
-            values = endpoint.values(self.scope, path_params, self.receive, self.send)
-            if values is None:
-                return None
-            outcome = await endpoint.outcome(values)
-        except Exception as error:  # noqa: BLE001 - raised again by the route
-            self.scope[OUTCOME] = error
-            return None
-        if isinstance(outcome, bytes):
-            return outcome
-        self.scope[OUTCOME] = outcome
-        return None
-
-    async def _answer_json(self, status: int, body: bytes) -> None:
-        """Send an answer that is whole, as `send` would send its two messages."""
-        self._begin_answer(status)
-        headers = json_headers(body)
-        headers += _answer_headers(self.context, self.edge.encoded_service)
-        headers += self.scope["state"].get("answer_headers", ())
-        try:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
-        except OSError:
-            self.disconnected = True
-            raise
-        self.completed = True
-        self.finish()
+    def _least_timeout_seconds(self) -> float | None:
+        """How long an answer may take to begin: as we say, or less as the caller says."""
+        seconds = self.edge.request_timeout_seconds
+        callers = parse_timeout(self.headers[_TIMEOUT]) if _TIMEOUT in self.headers else None
+        if callers is None or seconds is None:
+            return callers if seconds is None else seconds
+        return min(seconds, callers)
 
     async def fail(self, error: Exception) -> None:
         log_unexpected(self.scope, error)
@@ -371,13 +323,14 @@ class _HttpExchange(_Exchange):
         if not (self.answering or self.disconnected):
             await self._answer(answer_unexpected(self.scope, error))
 
-    def measure(self, route: str) -> None:
+    def measure(self, route: str, seconds: float) -> None:
         if self.disconnected and not self.answering:
             self.status = _CLIENT_CLOSED_REQUEST
         if self.disconnected and not self.completed:
             self.error = self.error or "client disconnected"
-        if self._measurement is not None:
-            self._measurement.finish(route, self.status)
+        if self._metrics is not None:
+            trace = self.context.trace
+            self._metrics.finish(self.edge.service, self.method, route, self.status, seconds, trace)
 
     async def receive(self) -> Message:
         """Hand the application a message, as long as the body keeps within its limit."""
@@ -395,7 +348,14 @@ class _HttpExchange(_Exchange):
         """Send what the application answers; the last byte ends the measurement."""
         kind = message["type"]
         if kind == "http.response.start" and not self.answering:
-            self._begin_answer(message["status"])
+            if not self.disconnected:
+                self.status = message["status"]
+                self.answering = True
+            if self._timeout is not None:
+                with suppress(RuntimeError):  # it is past, or no longer counts
+                    self._timeout.reschedule(None)
+            if self._deadline is not None:
+                self._deadline.lift()
             message = self.with_headers(message)
         last = kind == "http.response.pathsend" or (
             kind == "http.response.body" and not message.get("more_body", False)
@@ -409,25 +369,12 @@ class _HttpExchange(_Exchange):
             self.completed = True
             self.finish()
 
-    def _begin_answer(self, status: int) -> None:
-        if not self.disconnected:
-            self.status = status
-            self.answering = True
-        if self._timeout is not None:
-            with suppress(RuntimeError):  # it is past, or no longer counts
-                self._timeout.reschedule(None)
-        if self._deadline is not None:
-            self._deadline.lift()
-
     async def _answer(self, response: Response) -> None:
         await response(self.scope, self.receive, self.send)
 
     def _announces_too_much(self) -> bool:
-        limit = self.edge.body_limit_bytes
-        announced = self.headers.get(b"content-length", ())
-        return limit is not None and any(
-            length.isdecimal() and int(length[:20]) > limit for length in announced
-        )
+        limit, length = self.edge.body_limit_bytes, self.headers.get(b"content-length", "")
+        return limit is not None and length.isdecimal() and int(length[:20]) > limit
 
     async def _refuse_body(self) -> None:
         error = BodyTooLargeError(self.edge.body_limit_bytes or 0)
@@ -438,19 +385,6 @@ class _HttpExchange(_Exchange):
                 code=f"HTTP_{error.status_code}",
                 message=error.detail,
             )
-        )
-
-    def _least_patience(self) -> float | None:
-        """Return how long an answer may take to begin: as we will, or less as the caller will."""
-        own = self.edge.request_timeout_seconds
-        callers = parse_timeout(_only(self.headers.get(TIMEOUT_HEADER.lower().encode())))
-        if callers is None:
-            return own
-        return callers if own is None else min(own, callers)
-
-    def _too_long(self) -> RequestTimeoutError:
-        return RequestTimeoutError(
-            "The request took too long", timeout_seconds=self._timeout_seconds
         )
 
 
@@ -537,7 +471,6 @@ def install_edge(
         metrics_path=settings.metrics_path,
     )
     logging.getLogger("uvicorn.error").addFilter(_not_logged_yet)
-    make_direct(app.routes)
     if metrics:
         _serve_metrics(app, settings.metrics_path, registry)
 
@@ -556,29 +489,18 @@ def _serve_metrics(app: FastAPI, path: str, registry: CollectorRegistry | None) 
     app.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
 
 
-def _read_headers(scope: Scope) -> dict[bytes, list[str]]:
-    headers: dict[bytes, list[str]] = {}
+def _read_headers(scope: Scope) -> dict[bytes, str]:
+    """Read what the edge knows of; a header that came twice is joined with a comma.
+
+    So two lists are one, and two ids, timeouts or trace parents are none: to take one of them would
+    be a choice (W3C Trace Context, section 3.2, wants a new trace then).
+    """
+    headers: dict[bytes, str] = {}
     for name, value in scope["headers"]:
-        lower = name.lower()
+        lower, text = name.lower(), value.decode("latin-1")
         if lower in _READ:
-            headers.setdefault(lower, []).append(value.decode("latin-1"))
+            headers[lower] = f"{headers[lower]},{text}" if lower in headers else text
     return headers
-
-
-def _only(values: list[str] | None) -> str | None:
-    """Return the value of a header that came once; two that differ would be a choice."""
-    return values[0] if values and len(values) == 1 else None
-
-
-def _answer_headers(context: Context, service: bytes) -> list[tuple[bytes, bytes]]:
-    trace = context.trace
-    return [
-        (b"x-request-id", context.request_id.encode()),
-        (b"x-correlation-id", context.correlation_id.encode()),
-        (b"x-service-name", service),
-        (b"x-trace-id", trace.trace_id.encode()),
-        (b"traceparent", trace.traceparent.encode()),
-    ]
 
 
 def _mark_logged(error: BaseException) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["TrustedProxies"]
+__all__ = ["TrustedProxies", "parse_address"]
 
 
 class TrustedProxies:
@@ -30,12 +30,12 @@ class TrustedProxies:
         return self._everyone or bool(self._networks)
 
     def __contains__(self, host: str) -> bool:
-        address = _address(host)
+        address = parse_address(host)
         return self._everyone or (
             address is not None and any(address in network for network in self._networks)
         )
 
-    def client(self, peer: str, forwarded_for: Iterable[str]) -> str:
+    def client(self, peer: str, forwarded_for: str) -> str:
         """Walk back from ``peer`` over trusted proxies to the first address that is not one.
 
         Each proxy appends the address it was called from, so only what trusted ones appended is
@@ -43,19 +43,20 @@ class TrustedProxies:
 
         Args:
             peer: the address the connection comes from.
-            forwarded_for: the values of all ``X-Forwarded-For`` headers, in order.
+            forwarded_for: the value of ``X-Forwarded-For``; several joined with commas.
         """
-        hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+        hops = [hop.strip() for hop in forwarded_for.split(",")]
         client = peer
         while hops and client in self:
-            address = _address(hops.pop())
+            address = parse_address(hops.pop())
             if address is None:
                 break
             client = str(address)
         return client
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address that may have a port; ``None`` if it is none."""
     try:
         address = ip_address(_without_port(text))
     except ValueError:

@@ -1,1 +1,0 @@
-"""The outermost layer of an HTTP application: ids, trace, limits, metrics, log, in one pass."""
