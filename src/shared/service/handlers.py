@@ -28,11 +28,10 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from shared.context import Context, bind, current
 from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
-from shared.events import Contract, Envelope
+from shared.events import Codec, Contract, Decoded, Envelope
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy, Subscription
 from shared.service.declaration import DeclarationError
 from shared.service.incoming import Reader
@@ -101,6 +100,11 @@ class Handler:
                     f"handler {label}: {parameter} is {kind.__name__}, but {contract.subject} "
                     f"carries {contract.payload.__name__}"
                 )
+        if not contract.codec.enveloped and {Envelope, _list_of(Envelope)} & {*hints.values()}:
+            raise DeclarationError(
+                f"handler {label}: messages of {contract.subject} come without an envelope; "
+                "take a Delivery for their headers"
+            )
         _check_batch(label, contract, set(hints.values()), batch)
         _check_order(label, contract, order_by, batch)
         return cls(
@@ -124,13 +128,14 @@ class Handler:
 
     def durable(self, service: str) -> str:
         """Return the name of its durable consumer: stable over restarts and replicas."""
-        return f"{service}-{re.sub('[^A-Za-z0-9_-]', '_', self.name)}"
+        return self.contract.durable or f"{service}-{re.sub('[^A-Za-z0-9_-]', '_', self.name)}"
 
     def subscription(
         self,
         service: str,
         handle: Callable[[Delivery], Awaitable[None]],
         *,
+        stream: str,
         handle_batch: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Subscription:
@@ -139,6 +144,7 @@ class Handler:
         Args:
             service: the service's name.
             handle: handles one message.
+            stream: the stream that holds the contract's subject.
             handle_batch: handles several; for a handler of batches.
             metadata: what others are to read in the consumer.
         """
@@ -146,7 +152,7 @@ class Handler:
             subject=self.contract.subject,
             durable=self.durable(service),
             handler=handle,
-            stream=self.contract.stream.value,
+            stream=stream,
             concurrency=self.concurrency,
             retry=self.retry,
             ack_wait_seconds=self.ack_wait_seconds,
@@ -174,12 +180,10 @@ class Handler:
             Exception: what it raises.
         """
         if isinstance(self.order_by, str):
-            return _field(delivery.body, self.order_by.split("."))
+            return _field(self.contract.codec, delivery.body, self.order_by.split("."))
         if self.order_by is None:
             return None
-        key = self.order_by(
-            self.contract.read(Envelope.from_message(delivery.body, delivery.headers))
-        )
+        key = self.order_by(self.contract.codec.decode(self.contract, delivery).payload())
         return None if key is None else str(key)
 
 
@@ -187,10 +191,10 @@ def _list_of(kind: object) -> object:
     return GenericAlias(list, (kind,))
 
 
-def _field(body: bytes, path: Sequence[str]) -> str | None:
-    """Return a field of the payload as text; what is no envelope has no key and fails later."""
+def _field(codec: Codec, body: bytes, path: Sequence[str]) -> str | None:
+    """Return a field of the payload as text; what cannot be read has no key and fails later."""
     try:
-        value = from_json(body)["payload"]
+        value = codec.fields(body)
         for name in path:
             value = value[name]
     except (ValueError, LookupError, TypeError):
@@ -353,11 +357,9 @@ class HandlerRunner:
             EnvelopeError, pydantic.ValidationError, Exception: as for one; of any member.
         """
         contract = self._handler.contract
-        envelopes = [
-            Envelope.from_message(delivery.body, delivery.headers) for delivery in deliveries
-        ]
-        payloads = [contract.read(envelope) for envelope in envelopes]
-        members = list(zip(payloads, envelopes, deliveries, strict=True))
+        decoded = [contract.codec.decode(contract, each, envelope=True) for each in deliveries]
+        payloads = [each.payload() for each in decoded]
+        members = list(zip(payloads, decoded, deliveries, strict=True))
         with (
             bind(Context.start(service=self._service)),
             span(
@@ -365,7 +367,7 @@ class HandlerRunner:
                 kind="consumer",
                 subscriber=self._durable,
                 messages=len(members),
-                event_ids=[envelope.event_id for envelope in envelopes],
+                event_ids=[each.event_id for each in decoded],
             ),
         ):
             if self._unit_of_work is None or not self._handler.transactional:
@@ -384,10 +386,12 @@ class HandlerRunner:
 
             await self._run(self._unit_of_work, handle)
 
-    def _lists(self, members: Sequence[tuple[object, Envelope, Delivery]]) -> dict[object, object]:
+    def _lists(
+        self, members: Sequence[tuple[object, Decoded[Any], Delivery]]
+    ) -> dict[object, object]:
         return {
             _list_of(self._handler.contract.payload): [payload for payload, _, _ in members],
-            _list_of(Envelope): [envelope for _, envelope, _ in members],
+            _list_of(Envelope): [decoded.envelope for _, decoded, _ in members],
             _list_of(Delivery): [delivery for _, _, delivery in members],
             Context: current(),
         }

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from shared.delivery.relay.fences import Fence, Fences, StreamFacts, fence_is_busy, lost_fence
 from shared.errors import MessageBusError
-from shared.events import stream_for_subject
 from shared.messaging import PubAck
+from shared.messaging.publishing.batches import domain_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -38,6 +37,7 @@ _BUSY_RETRIES = 100
 _BUSY_SECONDS = 0.005
 
 _Result: TypeAlias = "PubAck | MessageBusError"
+_Streams: TypeAlias = "dict[str, StreamFacts | MessageBusError | None]"
 
 
 class Publishes(Protocol):
@@ -110,8 +110,9 @@ class Courier:
     async def carry(self, rows: Sequence[Pending]) -> Receipt:
         """Publish the rows, which come in the order of their ids. Raises nothing of the bus."""
         receipt = Receipt()
-        for leg in _legs(rows):
-            groups = await self._by_stream(leg, receipt)
+        streams = await self._streams(rows)
+        for leg in _legs(rows, streams):
+            groups = self._by_stream(leg, streams, receipt)
             # All of them to their end: what one still sends must not meet the next turn's messages.
             ends = await asyncio.gather(
                 *(self._to_stream(group, receipt) for group in groups), return_exceptions=True
@@ -121,20 +122,22 @@ class Courier:
                     raise end
         return receipt
 
-    async def _by_stream(
-        self, rows: Sequence[Pending], receipt: Receipt
+    async def _streams(self, rows: Sequence[Pending]) -> _Streams:
+        """Look up the stream of each subject; without fences nobody asks."""
+        found: _Streams = {}
+        for subject in dict.fromkeys(row.subject for row in rows) if self._fences else ():
+            try:
+                found[subject] = await self._fences.facts(subject) if self._fences else None
+            except MessageBusError as error:
+                found[subject] = error
+        return found
+
+    def _by_stream(
+        self, rows: Sequence[Pending], streams: _Streams, receipt: Receipt
     ) -> list[tuple[StreamFacts | None, list[Pending]]]:
-        if self._fences is None:
-            return [(None, list(rows))]
         groups: dict[str | None, tuple[StreamFacts | None, list[Pending]]] = {}
-        found: dict[str, StreamFacts | MessageBusError | None] = {}
         for row in rows:
-            if row.subject not in found:
-                try:
-                    found[row.subject] = await self._fences.facts(row.subject)
-                except MessageBusError as error:
-                    found[row.subject] = error
-            facts = found[row.subject]
+            facts = streams.get(row.subject)
             if isinstance(facts, MessageBusError):
                 receipt.note(row, facts, datetime.now(UTC))
                 continue
@@ -241,20 +244,22 @@ async def _attempt(publishing: Awaitable[list[_Result]], count: int) -> list[_Re
         return [error] * count
 
 
-def _legs(rows: Sequence[Pending]) -> list[list[Pending]]:
-    """Split so that within a leg all messages of a key go to one stream: by the subject's domain.
+def _legs(rows: Sequence[Pending], streams: _Streams) -> list[list[Pending]]:
+    """Split so that within a leg all messages of a key go to one stream.
 
-    Streams are published to side by side; a key that goes to several is not to overtake itself.
+    The subject's domain stands for a stream that is not known. Streams are published to side by
+    side; a key that goes to several is not to overtake itself.
     """
     legs: list[list[Pending]] = []
     last: dict[str, tuple[int, str]] = {}
     for row in rows:
         leg = 0
         if row.key is not None:
-            domain = _domain(row.subject)
-            leg, before = last.get(row.key, (0, domain))
-            leg += before != domain
-            last[row.key] = leg, domain
+            facts = streams.get(row.subject)
+            name = facts.name if isinstance(facts, StreamFacts) else domain_of(row.subject)
+            leg, before = last.get(row.key, (0, name))
+            leg += before != name
+            last[row.key] = leg, name
         if leg == len(legs):
             legs.append([])
         legs[leg].append(row)
@@ -279,13 +284,12 @@ def _waves(rows: Sequence[Pending]) -> list[list[Pending]]:
 def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
     """Cut into batches that the server takes and keeps in memory gladly.
 
-    The publisher sends each as one, so a stream that no table of domains knows has one for each
-    domain.
+    The publisher sends each as one, so there is one for each domain.
     """
     batches: list[list[Pending]] = []
     open_batches: dict[str, tuple[list[Pending], int]] = {}
     for row in rows:
-        together = _together(row.subject)
+        together = domain_of(row.subject)
         batch, size = open_batches.get(together, ([], 0))
         size += len(row.body)
         if not batch or len(batch) == _BATCH_MESSAGES or size > _BATCH_BYTES:
@@ -294,16 +298,3 @@ def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
         batch.append(row)
         open_batches[together] = batch, size
     return batches
-
-
-def _domain(subject: str) -> str:
-    return subject.split(".", 2)[1] if "." in subject else subject
-
-
-@lru_cache(maxsize=1024)
-def _together(subject: str) -> str:
-    """Name what the publisher takes for the stream of the subject."""
-    try:
-        return stream_for_subject(subject).value
-    except ValueError:
-        return ".".join(subject.split(".")[:2])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.errors import ValidationError
-from shared.messaging.streams.diff import covers
+from shared.events.streams import covers
 
 if TYPE_CHECKING:
     from shared.messaging.dead_letters.dead_letter import DeadLetterHead
