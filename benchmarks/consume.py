@@ -40,7 +40,7 @@ from pydantic_core import to_json
 from shared.config import NatsSettings
 from shared.context import new_event_id
 from shared.dev import NatsServer
-from shared.events import Envelope
+from shared.events import CONVENTION, Envelope
 from shared.events.credit import ORDER_UPDATED, OrderLine, OrderUpdatedPayload
 from shared.messaging import BatchPolicy, Bus, OutgoingMessage, State, Subscriber, Subscription
 from shared.service.handlers import Handler
@@ -65,7 +65,7 @@ _BATCH = 100
 _PAUSE_SECONDS = 0.002
 _STOP_SECONDS = 5.0
 _FETCHED = 10
-_STREAM = ORDER_UPDATED.stream.value
+_STREAM = CONVENTION.of(ORDER_UPDATED).name
 _SUBJECT = ORDER_UPDATED.subject
 
 _ORDER = OrderUpdatedPayload(
@@ -109,7 +109,7 @@ async def consume(bench: Bench) -> None:
         await nats.connect(server.url) as client,
     ):
         peers = Bus.around(client, name="peers", settings=bus.settings)
-        await bus.ensure_stream(ORDER_UPDATED.stream)
+        await bus.ensure_stream(CONVENTION.of(ORDER_UPDATED))
         await bus.publisher.publish_all([_message() for _ in range(_OPERATIONS)])
 
         def reading(consumer: Consumer, bus: Bus = peers) -> Run:

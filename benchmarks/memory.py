@@ -33,7 +33,7 @@ from shared.config import NatsSettings
 from shared.context import new_event_id
 from shared.dev import NatsServer, PostgresServer, ServiceProcess
 from shared.dev.server import free_port
-from shared.events import Envelope
+from shared.events import CONVENTION, Envelope
 from shared.events.credit import ORDER_UPDATED, OrderLine, OrderUpdatedPayload
 from shared.messaging import Bus, OutgoingMessage
 
@@ -49,7 +49,7 @@ _AT_ONCE = 500
 _WAITING = 50_000  # so many messages wait in the stream at most
 _POLL_SECONDS = 0.05
 _MEGABYTE = 1_000_000
-_STREAM = ORDER_UPDATED.stream.value
+_STREAM = CONVENTION.of(ORDER_UPDATED).name
 
 
 async def memory(bench: Bench) -> None:

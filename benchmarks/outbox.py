@@ -33,8 +33,9 @@ from shared.context import new_event_id
 from shared.database import Database, migrate
 from shared.delivery import Relay, UnitOfWork
 from shared.dev import NatsServer, PostgresServer
-from shared.events import Contract, Streams
+from shared.events import Contract
 from shared.messaging import Bus, OutgoingMessage, PubAck
+from shared.platform.streams import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -191,7 +192,7 @@ async def _flushed(bench: Bench) -> None:
 @asynccontextmanager
 async def _bus(server: NatsServer) -> AsyncIterator[Bus]:
     async with Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus:
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
         yield bus
 
 

@@ -25,6 +25,7 @@ from pydantic_core import to_json
 from shared.config import NatsSettings
 from shared.context import new_event_id
 from shared.dev import NatsServer
+from shared.events import CONVENTION
 from shared.events.credit import ORDER_UPDATED
 from shared.messaging import Bus, OutgoingMessage, PubAck
 
@@ -53,8 +54,8 @@ async def publish(bench: Bench) -> None:
         NatsServer() as server,
         Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus,
     ):
-        await bus.ensure_stream(ORDER_UPDATED.stream)
-        stream = ORDER_UPDATED.stream.value
+        await bus.ensure_stream(CONVENTION.of(ORDER_UPDATED))
+        stream = CONVENTION.of(ORDER_UPDATED).name
         broker = NatsBroker(server.url, logger=None)
         await broker.connect()
         js = bus.client.jetstream(publish_async_max_pending=_IN_FLIGHT)
@@ -106,7 +107,7 @@ async def publish_sizes(bench: Bench) -> None:
         NatsServer() as server,
         Bus(NatsSettings(servers=(server.url,)), name="benchmarks") as bus,
     ):
-        await bus.ensure_stream(ORDER_UPDATED.stream)
+        await bus.ensure_stream(CONVENTION.of(ORDER_UPDATED))
         js = bus.client.jetstream(publish_async_max_pending=_IN_FLIGHT)
         for size in _SIZES:
             body = _body(size)

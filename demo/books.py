@@ -192,7 +192,7 @@ class Books:
 
 def _consumers(service: Service[Any], subject: str | None = None) -> list[tuple[str, str]]:
     return [
-        (handler.contract.stream.value, handler.durable(service.name))
+        (service.streams.holding(handler.contract.subject).name, handler.durable(service.name))
         for handler in service.handlers
         if subject in (None, handler.contract.subject)
     ]

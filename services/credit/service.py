@@ -14,6 +14,7 @@ from shared.events.credit import (
     SubscriptionRenewedPayload,
 )
 from shared.events.notification import SEND_EMAIL
+from shared.platform.streams import STREAMS
 from shared.service import Service
 
 __all__ = ["service"]
@@ -22,6 +23,7 @@ service = Service(
     "credit-service",
     settings=CreditSettings,
     publishes=[SEND_EMAIL],
+    streams=STREAMS,
     migrations="services.credit.migrations",
     description="Credits of merchants: trial, order lines, top-ups, the low-balance mail.",
 )

@@ -13,6 +13,7 @@ from shared.delivery import UnitOfWorkFactory
 from shared.events import Envelope
 from shared.events.notification import SEND_EMAIL, SendEmailCommandPayload
 from shared.messaging import RetryPolicy
+from shared.platform.streams import STREAMS
 from shared.service import Service
 
 __all__ = ["service"]
@@ -21,6 +22,7 @@ service = Service(
     "notification-service",
     settings=NotificationSettings,
     publishes=PUBLISHES,
+    streams=STREAMS,
     migrations="services.notification.migrations",
     description="Mails, written from templates and sent once.",
 )

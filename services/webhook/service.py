@@ -8,6 +8,7 @@ from shared.events.credit import (
     ORDER_UPDATED,
     SUBSCRIPTION_RENEWED,
 )
+from shared.platform.streams import STREAMS
 from shared.service import Service
 
 __all__ = ["service"]
@@ -16,6 +17,7 @@ service = Service(
     "webhook-service",
     settings=WebhookSettings,
     publishes=[ACCOUNT_CREATED, MERCHANT_CREATED, ORDER_UPDATED, SUBSCRIPTION_RENEWED],
+    streams=STREAMS,
     migrations="services.webhook.migrations",
     description="The door for webhooks: checked, kept as they came, told to the platform once.",
 )

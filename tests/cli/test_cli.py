@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 from shared.cli.app import app
 from shared.cli.target import load_service
 from shared.config import NatsSettings
-from shared.events import Streams
 from shared.messaging import Bus, DeadLetters, Delivery
+from shared.platform.streams import STREAMS
 
 HELLO = """
 from shared.config import ServiceSettings
@@ -112,7 +112,7 @@ def test_dead_letters_are_listed_shown_replayed_and_discarded(
 
     async def fill() -> None:
         async with Bus(nats_settings, name="test") as bus:
-            await bus.ensure_stream(Streams.MERCHANT)
+            await bus.ensure_stream(STREAMS["MERCHANT"])
             for number in (1, 2):
                 delivery = Delivery(
                     subject="cmd.merchant.greet",

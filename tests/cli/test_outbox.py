@@ -11,8 +11,8 @@ from shared.config import DatabaseSettings, DeliverySettings, NatsSettings
 from shared.database import Database, migrate
 from shared.delivery import Relay, UnitOfWork
 from shared.delivery.outbox.status import read_backlog
-from shared.events import Streams
 from shared.messaging import Bus
+from shared.platform.streams import STREAMS
 from tests.delivery.world import COUNTED, STREAM, Counted
 
 SERVICE = """
@@ -58,7 +58,7 @@ async def fill(database_settings: DatabaseSettings, nats_settings: NatsSettings)
         Bus(nats_settings, name="test") as bus,
     ):
         await migrate(database, migrations="shared.delivery.migrations")
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
 
         async def add(*numbers: int) -> None:
             async with UnitOfWork(database, service="hello-service") as uow:
@@ -69,7 +69,7 @@ async def fill(database_settings: DatabaseSettings, nats_settings: NatsSettings)
         assert await relay(database, bus).drain()
         await add(4)
         await bus.js.delete_stream(STREAM)
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
 
 
 def test_status_tells_what_waits_and_who_holds_the_partitions(filled: str) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.database import Database, migrate
-from shared.events import Streams
 from shared.messaging import Bus
+from shared.platform.streams import STREAMS
 from tests.delivery.world import SERVICE, World
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def database(database_settings: DatabaseSettings) -> AsyncIterator[Databas
 @pytest.fixture
 async def bus(nats_settings: NatsSettings) -> AsyncIterator[Bus]:
     async with Bus(nats_settings, name=SERVICE) as bus:
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
         yield bus
 
 

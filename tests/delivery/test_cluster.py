@@ -12,7 +12,7 @@ from shared.config import NatsSettings
 from shared.delivery import Inbox
 from shared.dev import NatsServer
 from shared.dev.server import free_port
-from shared.events import Envelope, Streams
+from shared.events import Envelope
 from shared.messaging import (
     Bus,
     DeadLetters,
@@ -23,6 +23,7 @@ from shared.messaging import (
     Subscriber,
     Subscription,
 )
+from shared.platform.streams import STREAMS
 from shared.testing import eventually
 from tests.delivery.world import (
     COUNTED,
@@ -174,7 +175,7 @@ async def kill(leader: str | None, servers: list[NatsServer]) -> None:
 
 async def made(bus: Bus) -> bool:
     """The servers have found each other and made the stream."""
-    await bus.ensure_stream(Streams.CREDIT)
+    await bus.ensure_stream(STREAMS["CREDIT"])
     return True
 
 

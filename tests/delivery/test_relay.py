@@ -23,8 +23,9 @@ from shared.delivery.relay.leases import LeasedOutbox
 from shared.delivery.relay.relay import Publishes
 from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
-from shared.events import Envelope, Streams
+from shared.events import Envelope
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
+from shared.platform.streams import STREAMS
 from shared.testing import eventually, faults
 from tests.delivery.world import (
     COUNTED,
@@ -205,7 +206,7 @@ async def test_what_never_gets_through_does_not_stop_the_rest(world: World) -> N
         await world.add(1, 2, 3)
         await eventually(lambda: counted(world, [1, 2, 3]))
         assert await failing(relay, 20)
-        await world.bus.ensure_stream(Streams.MERCHANT)
+        await world.bus.ensure_stream(STREAMS["MERCHANT"])
         async with world.database.transaction() as session:
             await session.execute(text("UPDATE outbox SET available_at = now()"))
         await eventually(lambda: all_out(world))
@@ -400,7 +401,7 @@ async def test_nats_goes_and_comes_back_and_everything_arrives_in_order(
     fault: Callable[[NatsServer], AbstractAsyncContextManager[None]],
 ) -> None:
     async with Bus(NatsSettings(servers=(own_nats_server.url,)), name=SERVICE) as bus:
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
         world = World(database, bus)
         relay = world.relay()
         added = 2

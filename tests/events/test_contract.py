@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from shared.contracts import describe
 from shared.events import Contract, Envelope, UpcastError
 from shared.events.credit import ORDER_UPDATED
-from shared.platform.declared import contracts
+from shared.platform.declared import CONTRACTS
 from shared.service import Service
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def test_the_table_says_who_speaks_and_who_hears() -> None:
     async def debit(order: ORDER_UPDATED.payload) -> None:  # type: ignore[name-defined]
         ...
 
-    table = describe([webhook, credit])
+    table = describe([webhook, credit], declared=CONTRACTS)
     rows = {row.contract: row for row in table.rows}
-    assert set(rows) == {*contracts(), own}
+    assert set(rows) == {*CONTRACTS, own}
     order = rows[ORDER_UPDATED]
     assert (order.producers, order.consumers) == (("webhook-service",), ("credit-service",))
     assert (order.subject, order.stream) == ("evt.order.updated", "WEBHOOKS")

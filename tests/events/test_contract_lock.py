@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shared.contracts import Change, ContractLock, LockError, compare_contracts, describe
-from shared.platform.declared import contracts
+from shared.platform.declared import CONTRACTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
-        return describe([module.service])
+        return describe([module.service], declared=CONTRACTS)
 
     return write
 
@@ -77,7 +77,7 @@ def test_a_lock_is_read_as_it_was_written(table: Written) -> None:
     assert ContractLock.decode(lock.encode()) == lock
     assert ContractLock.decode(lock.encode()).encode() == lock.encode()
     assert compare_contracts(lock, table(BEFORE)) != ()  # another module: told, not broken
-    assert len(lock.contracts) == len(contracts()) + 1
+    assert len(lock.contracts) == len(CONTRACTS) + 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from shared.context import Context, TraceContext, bind
 from shared.errors import Outcome, ValidationError, outcome_of
 from shared.events import Contract, Envelope, EnvelopeError
 from shared.events.credit import MERCHANT_CREATED, ORDER_UPDATED, MerchantCreatedPayload
-from shared.platform.declared import contracts
+from shared.platform.declared import CONTRACTS
 from tests.events.strategies import AWARE, JSON, OBJECTS, PROOF, values
 
 MERCHANT = UUID("7b3f2a52-54b4-4f0c-9be4-5f0a2f6f6c11")
@@ -118,7 +118,7 @@ def test_what_was_created_equals_what_is_received(options: dict[str, Any]) -> No
 # --- round trip
 
 
-@pytest.mark.parametrize("contract", contracts(), ids=lambda contract: contract.subject)
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.subject)
 @PROOF
 @given(data=st.data())
 def test_every_declared_payload_comes_back_equal(contract: Contract[Any], data: Any) -> None:

@@ -1,47 +1,34 @@
+"""Which stream holds a subject: definitions, the convention, and what is refused."""
+
 from __future__ import annotations
 
 import re
-from collections import Counter
+from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from shared.events import (
-    SERVICE_STREAM_MAP,
-    Contract,
-    Streams,
-    get_stream_for_service,
-    get_stream_from_subject,
-    get_stream_subjects,
-    stream_definition,
-    stream_for_subject,
-)
-from shared.events.catalog import CatalogCommands, CatalogEvents
-from shared.events.credit import CreditEvents
-from shared.events.notification import NotificationCommands, NotificationEvents
-from shared.events.scheduler import SchedulerCommands, SchedulerEvents
-from shared.platform.declared import contracts
+from shared.events import CONVENTION, Contract, StreamDefinition, StreamError, StreamTable
+from shared.events.streams import covers, overlap
 from tests.events.strategies import PROOF
 
-CATALOGUES = {
-    CatalogCommands: 5,
-    CatalogEvents: 6,
-    CreditEvents: 4,
-    NotificationCommands: 2,
-    NotificationEvents: 3,
-    SchedulerCommands: 7,
-    SchedulerEvents: 9,
-}
+
+class Paid(BaseModel):
+    amount: int
 
 
-def constants(catalogue: type) -> list[str]:
-    return [value for name, value in vars(catalogue).items() if name.isupper()]
+PAID = Contract("evt.invoice.paid", Paid)
+BOOKS = StreamDefinition("BOOKS", ("evt.invoice.>", "cmd.invoice.>"), max_age_seconds=60)
 
-
-DECLARED = [subject for catalogue in CATALOGUES for subject in constants(catalogue)]
-FILTERS = {stream: get_stream_subjects(stream) for stream in Streams}
-DOMAINS = sorted({pattern.split(".")[1] for patterns in FILTERS.values() for pattern in patterns})
+tokens = st.sampled_from(["a", "b", "*"])
+filters = st.builds(
+    lambda head, last: ".".join([*head, last]),
+    st.lists(tokens, max_size=3),
+    st.sampled_from(["a", "b", "*", ">"]),
+)
+subjects = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map(".".join)
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -50,128 +37,148 @@ def matches(pattern: str, subject: str) -> bool:
     return re.fullmatch(regex, subject) is not None
 
 
-def holders(subject: str) -> list[Streams]:
-    return [
-        stream
-        for stream, filters in FILTERS.items()
-        if any(matches(pattern, subject) for pattern in filters)
-    ]
+@PROOF
+@given(filters, filters, subjects)
+def test_covers_and_overlap_say_what_a_server_would(one: str, other: str, subject: str) -> None:
+    both = matches(one, subject) and matches(other, subject)
+    assert overlap(one, other) or not both
+    if covers(one, other):
+        assert overlap(one, other)
+        assert matches(one, subject) or not matches(other, subject)
 
 
-@pytest.mark.parametrize(("catalogue", "count"), CATALOGUES.items())
-def test_nothing_is_missing_from_the_catalogues(catalogue: type, count: int) -> None:
-    assert len(constants(catalogue)) == count
-
-
-@pytest.mark.parametrize("subject", DECLARED)
-def test_every_declared_subject_has_exactly_one_stream_whose_filters_match(subject: str) -> None:
-    assert holders(subject) == [stream_for_subject(subject)]
-
-
-def test_every_declared_subject_has_exactly_one_contract() -> None:
-    counted = Counter(contract.subject for contract in contracts())
-    assert counted == Counter(DECLARED)
-
-
-def test_no_two_streams_overlap() -> None:
-    # Every filter is a literal "<kind>.<domain>" and ">", so filters overlap only if equal.
-    filters = [pattern for patterns in FILTERS.values() for pattern in patterns]
-    assert all(re.fullmatch(r"(cmd|evt)\.[a-z_]+\.>", pattern) for pattern in filters)
-    assert len(filters) == len(set(filters))
+@pytest.mark.parametrize(
+    "subject", ["evt.invoice.paid", "cmd.invoice.>", "evt.invoice.*", "evt.invoice.a.b.c"]
+)
+def test_a_domain_has_its_stream_by_convention(subject: str) -> None:
+    stream = CONVENTION.holding(subject)
+    assert stream.name == "INVOICE"
+    assert stream.subjects == ("cmd.invoice.>", "evt.invoice.>")
+    assert stream.max_age_seconds == 604_800
 
 
 @PROOF
-@given(
-    st.sampled_from(["cmd", "evt"]),
-    st.sampled_from(
-        [pattern.split(".")[1] for patterns in FILTERS.values() for pattern in patterns]
-    ),
-    st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), min_size=1, max_size=6),
-)
-def test_a_subject_of_any_depth_reaches_one_stream(kind: str, domain: str, rest: list[str]) -> None:
-    subject = ".".join([kind, domain, *rest])
-    assert holders(subject) == [stream_for_subject(subject)]
+@given(st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True), st.sampled_from(["cmd", "evt"]))
+def test_streams_of_two_domains_never_overlap(domain: str, kind: str) -> None:
+    streams = [
+        CONVENTION.holding(f"{kind}.{each}.x") for each in (f"x{domain}", f"y{domain}", "invoice")
+    ]
+    assert len(StreamTable(streams)) == len({stream.name for stream in streams}) == 3
+    for one, other in combinations(streams, 2):
+        assert not any(overlap(a, b) for a in one.subjects for b in other.subjects)
+
+
+@pytest.mark.parametrize("domain", ["attempts", "dead_letters", "Dead_Letters_Audit", "obj_x"])
+def test_a_domain_whose_stream_would_be_the_chassis_own_is_refused(domain: str) -> None:
+    with pytest.raises(StreamError, match=f"{domain.upper()} is the chassis' own"):
+        CONVENTION.holding(f"evt.{domain}.made")
 
 
 @pytest.mark.parametrize(
-    ("subject", "stream"),
-    [
-        ("evt.order.updated", Streams.WEBHOOKS),
-        ("evt.account.created", Streams.WEBHOOKS),
-        ("evt.webhook.received", Streams.WEBHOOKS),
-        ("evt.webhooks.received", Streams.WEBHOOKS),
-        ("evt.subscription.renewed", Streams.BILLING),
-        ("evt.merchant.created", Streams.MERCHANT),
-        ("evt.notification.email.sent", Streams.NOTIFICATION),
-        ("cmd.scheduler.schedule.create", Streams.SCHEDULER),
-        ("cmd.ai_processing.item.describe", Streams.AI_PROCESSING),
-        ("evt.notification.email.*", Streams.NOTIFICATION),
-        ("evt.notification.*.sent", Streams.NOTIFICATION),
-        ("cmd.catalog.>", Streams.CATALOG),
-    ],
+    "subject", ["dlq.>", "dlq.mine", "fence.ORDERS.>", "*.orders", ">", "$JS.A"]
 )
-def test_the_domain_decides_the_stream(subject: str, stream: Streams) -> None:
-    assert get_stream_from_subject(subject) is stream
+def test_a_stream_cannot_take_what_is_the_chassis_own(subject: str) -> None:
+    with pytest.raises(StreamError, match="takes what is the chassis' own"):
+        StreamDefinition("ORDERS", (subject,))
 
 
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "",
-        "evt",
-        "evt.order",
-        "evt.order.",
-        "evt..updated",
-        "evt.order..updated",
-        "evt.order.>.x",
-        "evt.order.a b",
-        "evt.order.updated\n",
-        "evt.*.updated",
-        "evt.>",
-        "dlq.order.updated",
-        "EVT.order.updated",
-        "evt.weather.changed",
-    ],
-)
-def test_a_subject_without_a_stream_is_refused(subject: str) -> None:
-    with pytest.raises(ValueError, match=r"is no subject|no stream holds"):
-        stream_for_subject(subject)
+@pytest.mark.parametrize("subject", ["orders.created", "orders.*.created", "evt.*.paid"])
+def test_a_subject_without_a_domain_is_told_what_to_declare(subject: str) -> None:
+    with pytest.raises(StreamError, match=r"no stream holds .*Contract\(\.\.\., stream='ORDERS'\)"):
+        CONVENTION.holding(subject)
 
 
-@pytest.mark.parametrize("subject", ["evt.order.*", "evt.order.>", "order.updated", "evt.order"])
-def test_a_contract_wants_a_whole_subject(subject: str) -> None:
-    payload = contracts()[0].payload
-    with pytest.raises(ValueError, match="no subject of a message"):
-        Contract(subject, payload)
+def test_definitions_count_before_the_convention() -> None:
+    table = StreamTable([BOOKS])
+    assert table.holding("evt.invoice.paid") is BOOKS
+    assert table.holding("evt.parcel.sent").name == "PARCEL"
 
 
-def test_an_unknown_domain_is_named_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match=r"'weather' is none of account, ai_processing, analytics"):
-        stream_for_subject("evt.weather.changed")
+def test_two_definitions_of_one_name_are_refused_with_what_differs() -> None:
+    other = StreamDefinition("BOOKS", BOOKS.subjects, max_age_seconds=30)
+    with pytest.raises(
+        StreamError, match="BOOKS is defined twice: max_age_seconds is 60 here and 30"
+    ):
+        StreamTable([BOOKS, other])
+    assert len(StreamTable([BOOKS, BOOKS])) == 1
 
 
-def test_a_stream_holds_the_commands_and_events_of_its_domains() -> None:
-    assert get_stream_subjects(Streams.CREDIT) == ["cmd.credit.>", "evt.credit.>"]
-    definition = stream_definition(Streams.BILLING)
-    assert definition.name == "BILLING"
-    assert definition.subjects == (
-        "cmd.billing.>",
-        "evt.billing.>",
-        "cmd.subscription.>",
-        "evt.subscription.>",
+def test_two_definitions_that_take_one_subject_are_refused_naming_both() -> None:
+    other = StreamDefinition("MONEY", ("evt.*.paid",))
+    with pytest.raises(StreamError, match=r"BOOKS takes evt.invoice.>, MONEY takes evt.\*.paid"):
+        StreamTable([BOOKS, other])
+
+
+def test_a_definition_of_a_part_of_a_domain_excludes_its_convention() -> None:
+    table = StreamTable([StreamDefinition("PAYMENTS", ("evt.invoice.paid",))])
+    assert table.holding("evt.invoice.paid").name == "PAYMENTS"
+    with pytest.raises(StreamError, match="PAYMENTS and INVOICE overlap"):
+        table.holding("evt.invoice.sent")
+    with pytest.raises(StreamError, match=r"'evt.invoice.\*' reaches beyond stream PAYMENTS"):
+        table.holding("evt.invoice.*")
+    narrow = StreamTable([StreamDefinition("INVOICE", ("evt.invoice.paid",))])
+    with pytest.raises(StreamError, match="INVOICE is defined without it"):
+        narrow.holding("cmd.invoice.send")
+
+
+def test_a_stream_that_takes_a_subject_twice_is_refused() -> None:
+    with pytest.raises(StreamError, match=r"'orders.>' and 'orders.eu.>' overlap"):
+        StreamDefinition("ORDERS", ("orders.>", "orders.eu.>"))
+    with pytest.raises(StreamError, match="takes no subject"):
+        StreamDefinition("ORDERS", ())
+    with pytest.raises(StreamError, match="is not the name of a stream"):
+        StreamDefinition("OR DERS", ("orders.>",))
+    with pytest.raises(StreamError, match="is not a subject"):
+        StreamDefinition("ORDERS", ("orders..x",))
+
+
+def test_a_contract_names_its_stream() -> None:
+    defined = Contract("orders.created", Paid, stream=StreamDefinition("ORDERS", ("orders.>",)))
+    assert CONVENTION.of(defined).subjects == ("orders.>",)
+    theirs = Contract("orders.*.created", Paid, stream="ORDERS")
+    assert CONVENTION.of(theirs).external
+    assert CONVENTION.including([theirs, defined]).holding("orders.eu.created").subjects == (
+        "orders.>",
     )
-    assert definition.max_age_seconds == 604_800
-    assert definition.max_messages_per_subject == 100_000
+    assert StreamTable([BOOKS]).of(PAID) is BOOKS
+    assert CONVENTION.of(PAID).name == "INVOICE"
 
 
-def test_a_stream_may_be_asked_for_by_its_name() -> None:
-    assert get_stream_subjects("CREDIT") == get_stream_subjects(Streams.CREDIT)  # type: ignore[arg-type]
-    assert Streams.CREDIT == "CREDIT"
+def test_a_contract_whose_stream_does_not_take_its_subject_is_refused() -> None:
+    orders = StreamDefinition("ORDERS", ("orders.>",))
+    for stream in (orders, "ORDERS"):
+        with pytest.raises(StreamError, match=r"names stream ORDERS, which takes orders\.> only"):
+            StreamTable([orders]).of(Contract("parcels.sent", Paid, stream=stream))
+    with pytest.raises(StreamError, match="BOOKS and ORDERS overlap"):
+        StreamTable([BOOKS]).of(Contract("evt.invoice.paid", Paid, stream="ORDERS"))
 
 
-def test_every_service_has_its_stream() -> None:
-    assert len(SERVICE_STREAM_MAP) == 12
-    assert get_stream_for_service("credit-service") is Streams.CREDIT
-    assert get_stream_for_service("profile-ai-selfie") is Streams.AI_PROCESSING
-    with pytest.raises(ValueError, match=r"'weather-service' has no stream; known: analytics"):
-        get_stream_for_service("weather-service")
+def test_settings_change_streams_and_add_some() -> None:
+    table = StreamTable([BOOKS]).adjusted(
+        {
+            "BOOKS": {"replicas": 3},
+            "parcel": {"max_age_seconds": 9.0},
+            "ORDERS": {"subjects": ("orders.>",), "external": True},
+        }
+    )
+    assert (table["BOOKS"].replicas, table["BOOKS"].max_age_seconds) == (3, 60)
+    assert table.holding("evt.parcel.sent").max_age_seconds == 9
+    assert table.holding("orders.eu.created").external
+    with pytest.raises(StreamError, match="BOOKS and MORE overlap"):
+        StreamTable([BOOKS]).adjusted({"MORE": {"subjects": ("evt.invoice.late",)}})
+
+
+@pytest.mark.parametrize(
+    "subject", ["evt.order", "evt.order.", "evt.order..x", "evt.a b.c", "", "a..b"]
+)
+def test_a_contract_wants_a_subject(subject: str) -> None:
+    with pytest.raises(ValueError, match="is not a subject"):
+        Contract(subject, Paid)
+
+
+def test_a_contract_may_be_a_filter_and_have_a_durable() -> None:
+    assert PAID.is_literal
+    assert not Contract("orders.*.created", Paid).is_literal
+    assert Contract("orders.>", Paid, durable="projection").durable == "projection"
+    with pytest.raises(ValueError, match="'a b' is not the name of a durable consumer"):
+        Contract("orders.>", Paid, durable="a b")

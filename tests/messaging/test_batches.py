@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from nats.js.api import PersistMode, StreamConfig
 
 from shared.errors import MessageBusError
-from shared.events import StreamDefinition, Streams
+from shared.events import StreamDefinition
 from shared.messaging import Bus, OutgoingMessage, PubAck
+from shared.platform.streams import STREAMS
 
 from .conftest import message
 
@@ -69,7 +70,7 @@ async def test_one_id_twice_in_a_batch_refuses_it(bus: Bus) -> None:
 
 
 async def test_after_a_refused_batch_the_later_ones_of_its_stream_are_not_sent(bus: Bus) -> None:
-    await bus.ensure_stream(Streams.CREDIT)
+    await bus.ensure_stream(STREAMS["CREDIT"])
     await bus.publisher.publish(message(5))
     elsewhere = [message(n, subject="evt.credit.spent") for n in (1, 2)]
     outcomes = await bus.publisher.publish_atomic(
@@ -123,7 +124,7 @@ async def test_a_stream_that_stores_later_is_left_without_batches(bus: Bus) -> N
     await bus.js.add_stream(
         StreamConfig(name="CREDIT", subjects=["evt.credit.>"], persist_mode=PersistMode.ASYNC)
     )
-    await bus.ensure_stream(Streams.CREDIT)
+    await bus.ensure_stream(STREAMS["CREDIT"])
     config = (await bus.js.stream_info("CREDIT")).config
     assert (config.persist_mode, bool(config.allow_atomic)) == (PersistMode.ASYNC, False)
 

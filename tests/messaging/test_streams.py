@@ -25,9 +25,11 @@ from nats.js.api import (
 )
 
 from shared.errors import MessageBusError
-from shared.events import StreamDefinition, Streams
+from shared.events import StreamDefinition
+from shared.events.streams import covers, united
 from shared.messaging import Bus
-from shared.messaging.streams.diff import _LEFT, _REFUSED, _merged, covers, united
+from shared.messaging.streams.diff import _LEFT, _REFUSED, _merged
+from shared.platform.streams import STREAMS
 
 from .conftest import STREAM, message
 
@@ -38,7 +40,7 @@ WEEK = 7 * 24 * 3600
 
 
 async def test_a_stream_is_created_as_the_table_says(bus: Bus) -> None:
-    await bus.ensure_stream(Streams.WEBHOOKS)
+    await bus.ensure_stream(STREAMS["WEBHOOKS"])
     config = (await bus.js.stream_info("WEBHOOKS")).config
     assert set(config.subjects or ()) >= {"cmd.webhook.>", "evt.order.>", "evt.account.>"}
     assert (config.storage, config.retention) == (StorageType.FILE, RetentionPolicy.LIMITS)
@@ -63,7 +65,7 @@ async def test_a_narrower_stream_is_widened_and_keeps_its_messages(
     await bus.js.add_stream(name="CREDIT", subjects=["cmd.credit.*", "evt.credit.*", "old.credit"])
     await bus.publisher.publish(message(1, subject="evt.credit.spent"))
     with caplog.at_level(logging.INFO):
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
     info = await bus.js.stream_info("CREDIT")
     assert set(info.config.subjects or ()) == {"cmd.credit.>", "evt.credit.>", "old.credit"}
     assert info.state.messages == 1
@@ -71,13 +73,13 @@ async def test_a_narrower_stream_is_widened_and_keeps_its_messages(
     assert "evt.credit.>" in vars(record)["changes"]["subjects"]
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
     assert not caplog.records
 
 
 async def test_wider_limits_stay(bus: Bus) -> None:
     await bus.js.add_stream(name="CREDIT", subjects=["evt.credit.>"], max_age=2 * WEEK)
-    await bus.ensure_stream(Streams.CREDIT)
+    await bus.ensure_stream(STREAMS["CREDIT"])
     config = (await bus.js.stream_info("CREDIT")).config
     assert (config.max_age, config.max_msgs_per_subject) == (2 * WEEK, -1)
 
@@ -86,7 +88,7 @@ async def test_narrower_limits_are_widened(bus: Bus) -> None:
     await bus.js.add_stream(
         name="CREDIT", subjects=["evt.credit.>"], max_age=60, max_msgs_per_subject=5
     )
-    await bus.ensure_stream(Streams.CREDIT)
+    await bus.ensure_stream(STREAMS["CREDIT"])
     config = (await bus.js.stream_info("CREDIT")).config
     assert (config.max_age, config.max_msgs_per_subject) == (WEEK, 100_000)
 
@@ -103,7 +105,7 @@ async def test_a_change_that_would_lose_messages_is_refused(
 ) -> None:
     await bus.js.add_stream(StreamConfig(name="CREDIT", subjects=["evt.credit.*"]), **made)
     with pytest.raises(MessageBusError, match=told) as caught:
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
     assert not caught.value.retryable
     assert (await bus.js.stream_info("CREDIT")).config.subjects == ["evt.credit.*"]
 
@@ -142,7 +144,7 @@ async def test_what_others_may_have_meant_is_left_and_told(
 ) -> None:
     await bus.js.add_stream(StreamConfig(name="CREDIT", subjects=["evt.credit.>"]), **made)
     with caplog.at_level(logging.WARNING):
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
     config = (await bus.js.stream_info("CREDIT")).config
     assert set(config.subjects or ()) >= {"cmd.credit.>", "evt.credit.>"}
     assert all(getattr(config, name) == value for name, value in made.items())
@@ -194,7 +196,7 @@ async def test_a_stream_that_takes_no_messages_is_refused(
     if sealed:
         await bus.js.update_stream(replace(created.config, sealed=True))
     with pytest.raises(MessageBusError, match=told) as caught:
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
     assert not caught.value.retryable
 
 
@@ -221,7 +223,7 @@ async def test_ten_services_at_once_do_no_harm(nats_settings: NatsSettings) -> N
     async def start(definition: StreamDefinition) -> None:
         async with Bus(nats_settings, name="service") as bus:
             await bus.ensure_stream(definition)
-            await bus.ensure_stream(Streams.CREDIT)
+            await bus.ensure_stream(STREAMS["CREDIT"])
 
     await asyncio.gather(*map(start, definitions))
     async with Bus(nats_settings, name="after") as last:

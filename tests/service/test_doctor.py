@@ -25,10 +25,11 @@ from shared.doctor.checks.server import judge_clock
 from shared.doctor.checks.streams import _copies
 from shared.doctor.patient import Patient, duration
 from shared.doctor.releases import judge_release
-from shared.events import Contract, Streams
+from shared.events import Contract
 from shared.messaging import Bus, DeadLetters, Delivery, Inspection, OutgoingMessage, RetryPolicy
 from shared.messaging.streams import facts as inspection
 from shared.messaging.streams.consumers import ensure_consumer
+from shared.platform.streams import STREAMS
 from shared.service import Service
 
 
@@ -124,7 +125,7 @@ async def test_nothing_there_is_told_and_what_is_away_stops_nothing(
 async def merchant_stream(nats: NatsSettings, **made: Any) -> AsyncIterator[Bus]:
     """The stream as declared, but for what is given."""
     async with Bus(nats, name="tests") as bus:
-        await bus.ensure_stream(Streams.MERCHANT)
+        await bus.ensure_stream(STREAMS["MERCHANT"])
         if made:
             config = (await bus.js.stream_info("MERCHANT")).config
             if not made.keys() <= {"max_age", "duplicate_window", "subjects", "max_bytes"}:

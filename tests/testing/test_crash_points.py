@@ -12,8 +12,9 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from shared.database import Database, migrate
-from shared.events import Envelope, Streams
+from shared.events import Envelope
 from shared.messaging import Bus
+from shared.platform.streams import STREAMS
 from shared.testing import CrashPoints, FlowError
 from shared.testing.faults import database_down, killed
 from tests.testing import order_flow
@@ -121,7 +122,7 @@ async def test_a_relay_killed_at_any_await_publishes_once_and_in_order(
         Bus(nats_settings, name="proof") as bus,
         Database(database_settings, schema="proof") as database,
     ):
-        await bus.ensure_stream(Streams.CREDIT)
+        await bus.ensure_stream(STREAMS["CREDIT"])
         await migrate(database, migrations="shared.delivery.migrations")
         died = 0
         async with CrashPoints(f"{FLOW}:relay", *settings, within=within) as points:

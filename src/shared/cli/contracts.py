@@ -13,7 +13,7 @@ import yaml
 from typer.core import TyperGroup
 
 from shared.cli.table import new_table, print_table
-from shared.cli.target import discover_services, load_service
+from shared.cli.target import declared_contracts, discover_services, load_service
 from shared.config import NatsSettings
 from shared.contracts import (
     ContractLock,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from typer import Context
 
-    from shared.contracts import Change
+    from shared.contracts import Change, ContractTable
     from shared.events import Contract
     from shared.messaging import StoredConsumer
     from shared.service import Service
@@ -61,7 +61,8 @@ class _Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=_Verbs,
-    help="Who says what to whom: list, document and lock contracts; see who would break.",
+    help="Who says what to whom: list, document and lock contracts; see who would break. Of the "
+    "services named; else of all here, and of what pyproject.toml lists as tool.glam.contracts.",
 )
 
 Targets = Annotated[
@@ -77,7 +78,7 @@ LockFile = Annotated[Path, typer.Option("--lock", help="The lock file.", metavar
 @app.command("list")
 def list_contracts(targets: Targets = None, *, as_json: Json = False) -> None:
     """List every subject with its stream, payload, version, producers and consumers."""
-    found = describe(_services(targets))
+    found = _table(targets)
     if as_json:
         rows = [
             {
@@ -125,7 +126,11 @@ def asyncapi(
 ) -> None:
     """Write the AsyncAPI 3.0 document of the services."""
     document = asyncapi_document(
-        _services(targets), title=title, version=version, cloudevents=cloudevents
+        _services(targets),
+        declared=_declared(targets),
+        title=title,
+        version=version,
+        cloudevents=cloudevents,
     )
     if as_json or (output is not None and output.suffix == ".json"):
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -151,7 +156,7 @@ def schemas(
     ] = "urn:glam:contract:",
 ) -> None:
     """Write a JSON Schema (2020-12) for each subject and version."""
-    table = describe(_services(targets))
+    table = _table(targets)
     locked = ContractLock.of(table)  # refuses two forms of one version
     output.mkdir(parents=True, exist_ok=True)
     for row in table.rows:
@@ -176,7 +181,7 @@ def lock(
     ] = False,
 ) -> None:
     """Write the contracts as they are to the lock file; breaking changes only when told to."""
-    table = describe(_services(targets))
+    table = _table(targets)
     present = ContractLock.of(table)
     if file.exists():
         changes = compare_contracts(_read(file), table)
@@ -202,7 +207,7 @@ def check(
     ] = False,
 ) -> None:
     """Compare the contracts with the lock file: 1 on a breaking change, 3 if it is only stale."""
-    table = describe(_services(targets))
+    table = _table(targets)
     if not file.exists():
         typer.echo(f"there is no {file}: write it with `glam contracts lock`, commit it", err=True)
         raise typer.Exit(Exit.STALE)
@@ -236,8 +241,7 @@ def impact(
     as_json: Json = False,
 ) -> None:
     """Ask the live broker whose consumers the contracts, as they are here, would break."""
-    services = _services([target] if target else None)
-    contracts = _written(services, subject)
+    contracts = _written(_table([target] if target else None), subject)
     judged = asyncio.run(_judge(servers, contracts))
     if as_json:
         typer.echo(json.dumps([_row(*each) for each in judged], indent=2))
@@ -252,8 +256,8 @@ def impact(
 _Judged = tuple["Contract[Any]", "StoredConsumer", "Reader | None", Impact]
 
 
-def _written(services: Sequence[Service[Any]], subject: str | None) -> list[Contract[Any]]:
-    rows = describe(services).rows
+def _written(table: ContractTable, subject: str | None) -> list[Contract[Any]]:
+    rows = table.rows
     if subject is None:
         found = [row.contract for row in rows if row.producers]
         if not found:
@@ -331,6 +335,15 @@ class _Dumper(yaml.SafeDumper):
 
 def _services(targets: Sequence[str] | None) -> list[Service[Any]]:
     return [load_service(target) for target in targets or discover_services(Path.cwd())]
+
+
+def _declared(targets: Sequence[str] | None) -> tuple[Contract[Any], ...]:
+    """Return what pyproject.toml declares besides; who names services means theirs alone."""
+    return () if targets else declared_contracts(Path.cwd())
+
+
+def _table(targets: Sequence[str] | None) -> ContractTable:
+    return describe(_services(targets), declared=_declared(targets))
 
 
 def _read(file: Path) -> ContractLock:

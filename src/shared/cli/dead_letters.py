@@ -29,13 +29,15 @@ from shared.cli.dead_letter_view import (
     told_whole,
 )
 from shared.cli.table import print_table
+from shared.cli.target import contracts_here
 from shared.config import NatsSettings
 from shared.errors import ConflictError
 from shared.messaging import Bus, DeadLetterEdit, DeadLetterFilter, DeadLetters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
+    from shared.events import Contract
     from shared.messaging import DeadLetter, DeadLetterHead, DeadLetterOutcome
 
 __all__ = ["app"]
@@ -238,6 +240,7 @@ def replay(
                 stop=stop,
             ),
         ),
+        contracts=contracts_here() if change is not None else (),
     )
 
 
@@ -435,10 +438,15 @@ def _print_json(document: object) -> None:
     sys.stdout.write(to_json(document, indent=2).decode() + "\n")
 
 
-def _with_dead_letters(servers: str, work: Callable[[DeadLetters], Awaitable[T]]) -> T:
+def _with_dead_letters(
+    servers: str,
+    work: Callable[[DeadLetters], Awaitable[T]],
+    *,
+    contracts: Iterable[Contract[Any]] = (),
+) -> T:
     async def connected() -> T:
         settings = NatsSettings(servers=tuple(servers.split(",")))
         async with Bus(settings, name="glam-cli") as bus:
-            return await work(DeadLetters(bus))
+            return await work(DeadLetters(bus, contracts=contracts))
 
     return asyncio.run(connected())

@@ -103,7 +103,13 @@ def rebuild(
             Bus(settings.nats, name="glam-cli") as bus,
         ):
             return await rebuild_streams(
-                database, bus, stream=stream, since=moment, dry_run=dry_run, rate=rate
+                database,
+                bus,
+                streams=load_service(target).streams_with(settings.nats),
+                stream=stream,
+                since=moment,
+                dry_run=dry_run,
+                rate=rate,
             )
 
     done = asyncio.run(work())

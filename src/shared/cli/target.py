@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ import typer
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from shared.events import Contract
     from shared.service import Service
 
-__all__ = ["discover_services", "load_service"]
+__all__ = ["contracts_here", "declared_contracts", "discover_services", "load_service"]
 
 
 def load_service(target: str) -> Service[Any]:
@@ -50,6 +52,46 @@ def load_service(target: str) -> Service[Any]:
 def discover_services(root: Path) -> list[str]:
     """Return the modules of the services kept as ``services/<name>/service.py`` below ``root``."""
     return sorted(f"services.{path.parent.name}" for path in root.glob("services/*/service.py"))
+
+
+def declared_contracts(root: Path) -> tuple[Contract[Any], ...]:
+    """Return the contracts that a project declares though no service of it may name them.
+
+    They are those of the modules that ``pyproject.toml`` in `root` lists::
+
+        [tool.glam]
+        contracts = ["shop.contracts"]
+
+    Raises:
+        typer.BadParameter: no such module, or no contract in it.
+    """
+    from shared.events import Contract  # noqa: PLC0415 - keeps `glam --help` quick
+
+    file = root / "pyproject.toml"
+    if not file.is_file():
+        return ()
+    names = (
+        tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("glam", {}).get("contracts", ())
+    )
+    found: dict[Contract[Any], None] = {}
+    for name in names:
+        values = [
+            each
+            for value in vars(_load_module(name)).values()
+            for each in (value if isinstance(value, tuple) else (value,))
+            if isinstance(each, Contract)
+        ]
+        if not values:
+            raise typer.BadParameter(f"{name} holds no Contract (tool.glam.contracts of {file})")
+        found |= dict.fromkeys(values)
+    return tuple(found)
+
+
+def contracts_here() -> tuple[Contract[Any], ...]:
+    """Return the contracts of the services below this folder, and those that it declares."""
+    services = [load_service(target) for target in discover_services(Path.cwd())]
+    spoken = [contract for service in services for contract in service.contracts]
+    return tuple(dict.fromkeys([*spoken, *declared_contracts(Path.cwd())]))
 
 
 def _load_module(name: str) -> ModuleType:

@@ -25,6 +25,7 @@ from shared.config.settings import (
     Section,
     ServiceAuthSettings,
     ServiceSettings,
+    StreamSettings,
     TracingSettings,
     host_and_port,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ServiceAuthSettings",
     "ServiceSettings",
     "Setting",
+    "StreamSettings",
     "TracingSettings",
     "explain",
     "find_root",

@@ -171,6 +171,25 @@ class DatabaseSettings(Section):
         return self
 
 
+class StreamSettings(Section):
+    """One stream; what is not given is as the service has it, see `shared.events.StreamDefinition`.
+
+    A stream with `subjects` is one that the service does not declare.
+    """
+
+    subjects: tuple[str, ...] = Field(default=(), min_length=1)
+    retention: Literal["limits", "interest", "workqueue"] = "limits"
+    max_age_seconds: float | None = Field(default=None, gt=0)
+    max_messages: int | None = Field(default=None, ge=1)
+    max_bytes: int | None = Field(default=None, ge=1)
+    max_message_bytes: int | None = Field(default=None, ge=1)
+    max_messages_per_subject: int | None = Field(default=None, ge=1)
+    replicas: int | None = Field(default=None, ge=1, le=5)
+    storage: Literal["file", "memory"] = "file"
+    dedupe_window_seconds: float | None = Field(default=None, gt=0)
+    external: bool = False
+
+
 class NatsSettings(Section):
     """The NATS JetStream servers and how to log in."""
 
@@ -185,6 +204,8 @@ class NatsSettings(Section):
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies of each stream: 1 on one machine, 3 in a cluster."""
     dedupe_window_seconds: float = Field(default=120.0, gt=0)
+    streams: Mapping[str, StreamSettings] = {}
+    """Streams by name: limits and copies of those that the service has, or streams of its own."""
     claim_check_bytes: int | None = Field(default=None, ge=1)
     """A larger body travels by way of the object store; by default none does."""
     connect_timeout_seconds: float = Field(default=5.0, gt=0)

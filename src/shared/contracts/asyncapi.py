@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic.json_schema import models_json_schema
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _JSON = "application/json"
 _BINDING = "0.1.0"  # of AsyncAPI's binding for NATS
+_WILDCARDS = {"*": ("token{}", "One token of the subject."), ">": ("rest", "One token or more.")}
 _SCHEMAS = "#/components/schemas/"
 
 _HEADERS: dict[str, tuple[str, bool]] = {
@@ -36,27 +38,29 @@ _HEADERS: dict[str, tuple[str, bool]] = {
     header.TRACESTATE: ("What tracing systems add to it (W3C Trace Context).", False),
     header.CORRELATION_ID: ("The same for all that one request set off.", False),
     header.SCHEMA_VERSION: ("Version of the payload's form.", False),
-    header.TENANT: ("The merchant whom the message is about.", False),
+    header.TENANT: ("The tenant whom the message is about.", False),
 }
 
 
 def asyncapi_document(
     services: Sequence[Speaker],
     *,
+    declared: Iterable[Contract[Any]] = (),
     title: str | None = None,
     version: str = "1.0.0",
     cloudevents: bool = False,
 ) -> dict[str, Any]:
-    """Return the AsyncAPI 3.0 document of the services and of all declared contracts.
+    """Return the AsyncAPI 3.0 document of the services.
 
     Args:
         services: whose operations it holds.
+        declared: contracts to describe besides, though none of the services names them.
         title: of the document; by default the services' names.
         version: of the document.
         cloudevents: describe each message as a CloudEvent too, in structured mode.
 
     """
-    rows = describe(services).rows
+    rows = describe(services, declared=declared).rows
     speakers = ", ".join(sorted(service.name for service in services))
     names, schemas = _schemas(rows)
     messages: dict[str, dict[str, Any]] = {}
@@ -67,7 +71,7 @@ def asyncapi_document(
         newest[row.subject] = max(newest[row.subject], row.version)
     for row in rows:
         forms = {_unique(f"{row.subject}.v{row.version}", messages): _message(row, names)}
-        if cloudevents:
+        if cloudevents and row.contract.codec.enveloped:
             name = _unique(f"{next(iter(forms))}.cloudevent", messages)
             forms[name] = _cloudevent(row, names)
         for form in forms.values():
@@ -124,43 +128,58 @@ def _operation(
     return {
         "action": action,
         "channel": _to("channels", channel),
-        "messages": [_to(f"channels/{channel}/messages", name) for name in ids],
+        "messages": [_to(f"channels/{quote(channel, safe='*')}/messages", name) for name in ids],
         "tags": [{"name": service.name}],
     }
 
 
 def _channel(row: ContractRow) -> dict[str, Any]:
-    kind = "A request to do something." if row.subject.startswith("cmd.") else "Something happened."
+    kind = "A request to do something." if row.contract.is_command else "Something happened."
+    address, parameters = _address(row.subject)
     channel: dict[str, Any] = {
-        "address": row.subject,
+        "address": address,
         "description": kind,
         "messages": {},
         "bindings": {"nats": {}},
     }
+    if parameters:
+        channel["parameters"] = parameters
     if row.stream is not None:
         channel["x-jetstream-stream"] = row.stream
     return channel
 
 
+def _address(subject: str) -> tuple[str, dict[str, Any]]:
+    """Return a subject as a channel's address, a parameter for each of its wildcards."""
+    tokens, parameters = subject.split("."), {}
+    for place, token in enumerate(tokens):
+        if token in _WILDCARDS:
+            name, what = _WILDCARDS[token]
+            name = name.format(place + 1)
+            tokens[place], parameters[name] = f"{{{name}}}", {"description": what}
+    return ".".join(tokens), parameters
+
+
 def _message(row: ContractRow, names: Mapping[type[BaseModel], str]) -> dict[str, Any]:
     contract = row.contract
-    about = {
-        "subject": {"type": "string", "const": contract.subject},
-        "payload": {"$ref": _SCHEMAS + names[contract.payload]},
-    }
+    payload: dict[str, Any] = {"$ref": _SCHEMAS + names[contract.payload]}
+    subject = {"const": contract.subject} if contract.is_literal else {}
+    about = {"subject": {"type": "string", **subject}, "payload": payload}
     return {
         "name": f"{contract.payload.__name__}.v{contract.version}",
         "title": contract.payload.__name__,
         "summary": _summary(contract.payload),
-        "contentType": _JSON,
-        "headers": _headers(),
+        "contentType": contract.codec.content_type,
+        "headers": _headers(required=contract.codec.enveloped),
         "correlationId": {"location": f"$message.header#/{header.CORRELATION_ID}"},
         "payload": {
             "allOf": [
                 {"$ref": _SCHEMAS + names[Envelope]},
                 {"type": "object", "properties": about},
             ]
-        },
+        }
+        if contract.codec.enveloped
+        else payload,
         "bindings": {"nats": {}},
         "x-version": contract.version,
         "x-reads-versions": list(contract.readable_versions),
@@ -170,6 +189,7 @@ def _message(row: ContractRow, names: Mapping[type[BaseModel], str]) -> dict[str
 def _cloudevent(row: ContractRow, names: Mapping[type[BaseModel], str]) -> dict[str, Any]:
     contract = row.contract
     text = {"type": "string", "minLength": 1}
+    subject = {"const": contract.subject} if contract.is_literal else {}
     return {
         **_message(row, names),
         "name": f"{contract.payload.__name__}.v{contract.version}.cloudevent",
@@ -182,7 +202,7 @@ def _cloudevent(row: ContractRow, names: Mapping[type[BaseModel], str]) -> dict[
                 "specversion": {"type": "string", "const": "1.0"},
                 "id": text,
                 "source": text,
-                "type": {"type": "string", "const": contract.subject},
+                "type": {"type": "string", **subject},
                 "time": {"type": "string", "format": "date-time"},
                 "datacontenttype": {"type": "string", "const": _JSON},
                 "data": {"$ref": _SCHEMAS + names[contract.payload]},
@@ -191,10 +211,12 @@ def _cloudevent(row: ContractRow, names: Mapping[type[BaseModel], str]) -> dict[
     }
 
 
-def _headers() -> dict[str, Any]:
+def _headers(*, required: bool) -> dict[str, Any]:
+    # Who sends without an envelope may do so without headers.
+    needed = [name for name, (_, always) in _HEADERS.items() if always and required]
     return {
         "type": "object",
-        "required": [name for name, (_, required) in _HEADERS.items() if required],
+        **({"required": needed} if needed else {}),
         "properties": {
             name: {"type": "string", "description": what} for name, (what, _) in _HEADERS.items()
         },
@@ -208,7 +230,7 @@ def _summary(model: type[BaseModel]) -> str:
 
 
 def _to(where: str, name: str) -> dict[str, str]:
-    return {"$ref": f"#/{where}/{name}"}
+    return {"$ref": f"#/{where}/{quote(name, safe='*')}"}
 
 
 def _unique(name: str, taken: Mapping[str, object]) -> str:

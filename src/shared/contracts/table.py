@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.platform.declared import contracts
+from shared.events.streams import CONVENTION, StreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from shared.events.contract import Contract
+    from shared.events.streams import StreamTable
 
 
 class Listener(Protocol):
@@ -41,6 +42,10 @@ class Speaker(Protocol):
         """What it declares to publish."""
 
     @property
+    def streams(self) -> StreamTable:
+        """Its streams, with those that its contracts name."""
+
+    @property
     def handlers(self) -> Sequence[Listener]:
         """What handles its messages."""
 
@@ -49,7 +54,7 @@ class Speaker(Protocol):
 class ContractRow:
     """One contract, the services that publish it and those that handle it, by name.
 
-    `stream` is None when the table of streams does not know the subject's domain.
+    `stream` is None when no stream is known to hold the subject.
     """
 
     contract: Contract[Any]
@@ -86,26 +91,33 @@ class ContractTable:
         return tuple(sorted(subject for subject, forms in count.items() if forms > 1))
 
 
-def describe(services: Iterable[Speaker] = ()) -> ContractTable:
-    """Return the contracts of the platform and of the services given, each form once.
+def describe(
+    services: Iterable[Speaker] = (), *, declared: Iterable[Contract[Any]] = ()
+) -> ContractTable:
+    """Return the contracts of the services given, each form once.
 
     A contract is known by being named: in a service's ``publishes``, or by one of its handlers.
-    Nothing registers itself when it is imported.
+    Nothing registers itself when it is imported. Those that none of the services names and that
+    are to be there all the same are given as `declared`.
     """
-    producers: dict[Contract[Any], set[str]] = {contract: set() for contract in contracts()}
+    producers: dict[Contract[Any], set[str]] = {contract: set() for contract in declared}
     consumers: dict[Contract[Any], set[str]] = {}
+    tables: dict[Contract[Any], StreamTable] = {}
     for service in services:
+        streams = service.streams
         for contract in service.publishes:
             producers.setdefault(contract, set()).add(service.name)
+            tables[contract] = streams
         for handler in service.handlers:
             consumers.setdefault(handler.contract, set()).add(service.name)
+            tables.setdefault(handler.contract, streams)
     known = {*producers, *consumers}
     order = sorted(known, key=lambda c: (c.subject, c.version, c.payload.__qualname__))
     return ContractTable(
         tuple(
             ContractRow(
                 contract,
-                _stream(contract),
+                _stream(contract, tables.get(contract, CONVENTION)),
                 tuple(sorted(producers.get(contract, ()))),
                 tuple(sorted(consumers.get(contract, ()))),
             )
@@ -114,8 +126,8 @@ def describe(services: Iterable[Speaker] = ()) -> ContractTable:
     )
 
 
-def _stream(contract: Contract[Any]) -> str | None:
+def _stream(contract: Contract[Any], streams: StreamTable) -> str | None:
     try:
-        return contract.stream.value
-    except ValueError:
+        return streams.of(contract).name
+    except StreamError:
         return None

@@ -167,7 +167,12 @@ async def _jetstream(
 
 def _by_server(patients: Sequence[Patient]) -> list[tuple[NatsSettings, list[Patient]]]:
     """Put those together that log in at the same servers in the same way."""
-    own = {"replicas": 1, "dedupe_window_seconds": 120.0, "claim_check_bytes": None}
+    own: dict[str, object] = {
+        "replicas": 1,
+        "dedupe_window_seconds": 120.0,
+        "claim_check_bytes": None,
+        "streams": {},
+    }
     groups: list[tuple[NatsSettings, list[Patient]]] = []
     for patient in patients:
         nats = patient.settings.nats.model_copy(update=own)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.doctor.finding import Severity
+from shared.events import StreamError
+from shared.service.declaration import DeclarationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shared.config import ServiceSettings
-    from shared.events import Contract, Streams
+    from shared.events import Contract, StreamDefinition
     from shared.messaging import Subscription
     from shared.service.handlers import Handler
     from shared.service.service import Service
@@ -56,25 +58,43 @@ class Patient:
     @property
     def contracts(self) -> list[Contract[Any]]:
         """What it publishes and handles."""
-        return [*self.service.publishes, *(handler.contract for handler in self.service.handlers)]
+        return list(self.service.contracts)
 
-    def streams(self) -> list[Streams]:
-        """Return the streams of its contracts, without those whose subject no stream takes."""
-        found = []
-        for contract in self.contracts:
-            try:
-                found.append(contract.stream)
-            except ValueError:
-                continue
-        return list(dict.fromkeys(found))
+    def stream_of(self, contract: Contract[Any]) -> StreamDefinition | None:
+        """Return the stream of one of its contracts; None when its streams cannot be told."""
+        try:
+            return self.service.streams_with(self.settings.nats).holding(contract.subject)
+        except (DeclarationError, StreamError):
+            return None
 
-    def handlers_of(self, stream: Streams) -> Iterable[Handler]:
+    def streams(self) -> dict[str, StreamDefinition]:
+        """Return the streams of its contracts by name."""
+        found = [self.stream_of(contract) for contract in self.contracts]
+        return {stream.name: stream for stream in found if stream is not None}
+
+    def publishes_to(self, stream: str) -> bool:
+        """Tell whether one of its contracts goes into a stream."""
+        return any(
+            (found := self.stream_of(contract)) is not None and found.name == stream
+            for contract in self.service.publishes
+        )
+
+    def handlers_of(self, stream: str) -> Iterable[Handler]:
         """Return the handlers that read from a stream."""
-        return (h for h in self.service.handlers if _stream(h.contract) is stream)
+        for handler in self.service.handlers:
+            found = self.stream_of(handler.contract)
+            if found is not None and found.name == stream:
+                yield handler
 
     def subscription(self, handler: Handler) -> Subscription:
         """Return what a running service would subscribe with; its handler is never called."""
-        return handler.subscription(self.name, _never, handle_batch=_never)
+        stream = self.stream_of(handler.contract)
+        return handler.subscription(
+            self.name,
+            _never,
+            stream=stream.name if stream is not None else "",
+            handle_batch=_never,
+        )
 
 
 def duration(seconds: float) -> str:
@@ -83,13 +103,6 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size or seconds == size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
-
-
-def _stream(contract: Contract[Any]) -> Streams | None:
-    try:
-        return contract.stream
-    except ValueError:
-        return None
 
 
 async def _never(message: object) -> None:

@@ -12,19 +12,11 @@ and payloads in `shared.platform`. Names of the first design are loaded when the
 
 from typing import TYPE_CHECKING
 
+from shared.events.codec import ENVELOPE, JSON, Codec, Decoded
 from shared.events.contract import Contract, UpcastError
 from shared.events.envelope import Envelope, EnvelopeError
 from shared.events.headers import context_from_message
-from shared.events.streams import (
-    SERVICE_STREAM_MAP,
-    StreamDefinition,
-    Streams,
-    get_stream_for_service,
-    get_stream_from_subject,
-    get_stream_subjects,
-    stream_definition,
-    stream_for_subject,
-)
+from shared.events.streams import CONVENTION, StreamDefinition, StreamError, StreamTable
 from shared.legacy.table import handed_on
 
 if TYPE_CHECKING:
@@ -40,10 +32,22 @@ if TYPE_CHECKING:
         DomainEventPublisher,
         DomainEventSubscriber,
     )
+    from shared.platform.streams import (
+        SERVICE_STREAM_MAP,
+        Streams,
+        get_stream_for_service,
+        get_stream_from_subject,
+        get_stream_subjects,
+    )
 
 __all__ = [
+    "CONVENTION",
+    "ENVELOPE",
+    "JSON",
     "SERVICE_STREAM_MAP",
+    "Codec",
     "Contract",
+    "Decoded",
     "DomainEventPublisher",
     "DomainEventSubscriber",
     "Envelope",
@@ -53,14 +57,14 @@ __all__ = [
     "EventPayload",
     "EventWrapper",
     "StreamDefinition",
+    "StreamError",
+    "StreamTable",
     "Streams",
     "UpcastError",
     "context_from_message",
     "get_stream_for_service",
     "get_stream_from_subject",
     "get_stream_subjects",
-    "stream_definition",
-    "stream_for_subject",
 ]
 
 __getattr__, __dir__ = handed_on(__name__)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from shared.legacy.table import handed_on
 
 if TYPE_CHECKING:
-    from shared.events.streams import (
-        Streams,
-    )
     from shared.legacy.events.wrapper import (
         EventWrapper,
         TData,
+    )
+    from shared.platform.streams import (
+        Streams,
     )
 
 __all__ = [

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, cast
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from shared.errors import ValidationError
-from shared.events.streams import Streams, check_subject, stream_for_subject
-
-if TYPE_CHECKING:
-    from shared.events.envelope import Envelope
-
-P = TypeVar("P", bound=BaseModel)
+from shared.events.codec import ENVELOPE, Codec
+from shared.events.envelope import Envelope, P
+from shared.events.streams import StreamDefinition, check_filter, is_literal
 
 Upcast = Callable[[dict[str, Any]], Mapping[str, Any]]
 """Takes the payload of one version, as JSON, and returns that of the next; it may change it."""
@@ -29,6 +26,9 @@ _NAMES = frozenset({"properties", "patternProperties", "$defs"})
 _VALUES = frozenset({"const", "default"})
 
 
+_DURABLE = re.compile(r"[^\s.*>/\\]+")
+
+
 class UpcastError(ValidationError):
     """A payload is of a version that the reader has no way from; the message says the way."""
 
@@ -37,29 +37,57 @@ class UpcastError(ValidationError):
 class Contract(Generic[P]):
     """A subject, the payload spoken on it, and the version of that payload's form.
 
+        PAID = Contract("evt.invoice.paid", Paid)
+        ORDERS = Contract("orders.*.created", Order, stream="ORDERS", codec=JSON)
+
     Payloads of older versions are read through the functions given to `upcasts`, one for each step.
 
+    Args:
+        subject: `evt.<domain>.<...>` for what happened, `cmd.<domain>.<...>` for what is asked, or
+            any other subject. A filter, with `*` or `>` among its tokens, can be handled, not
+            published.
+        payload: the type of what is said.
+        version: of the payload's form.
+        stream: what holds the subject, where neither the service's streams nor the convention
+            tell: a definition, or the name of a stream that somebody else looks after.
+        durable: the name of the consumer that handles it, if there is one already; by default
+            the service and the handler name it.
+        codec: how a message is read and written; in our envelope by default.
+
     Raises:
-        ValueError: the subject is malformed or holds a wildcard, or the version is below 1.
+        ValueError: the subject is malformed, the durable is no name, or the version is below 1.
 
     """
 
     subject: str
     payload: type[P]
     version: int = 1
+    stream: StreamDefinition | str | None = field(default=None, compare=False, kw_only=True)
+    durable: str | None = field(default=None, compare=False, kw_only=True)
+    codec: Codec = field(default=ENVELOPE, kw_only=True)
     _upcasts: dict[int, Upcast] = field(
         default_factory=dict, init=False, repr=False, compare=False, hash=False
     )
 
     def __post_init__(self) -> None:
-        check_subject(self.subject)
+        check_filter(self.subject)
         if self.version < 1:
             raise ValueError(f"{self.subject}: versions begin with 1, and {self.version} is less")
+        if self.durable is not None and not _DURABLE.fullmatch(self.durable):
+            raise ValueError(
+                f"{self.durable!r} is not the name of a durable consumer: "
+                "no white space, '.', '*', '>' or slashes"
+            )
 
     @property
-    def stream(self) -> Streams:
-        """The one stream that holds the subject; `ValueError` when its domain is unknown."""
-        return stream_for_subject(self.subject)
+    def is_literal(self) -> bool:
+        """Whether it names one subject, and so can be published."""
+        return is_literal(self.subject)
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it asks for something: who handles it looks after its stream."""
+        return self.subject.startswith("cmd.")
 
     def upcasts(self, *, from_version: int) -> Callable[[Upcast], Upcast]:
         """Register the function that takes a payload from one version to the next.
@@ -92,6 +120,18 @@ class Contract(Generic[P]):
                 f"{self.subject} has a step from version {from_version} already: "
                 f"{getattr(known, '__qualname__', known)}"
             )
+
+    def write(self, payload: P) -> bytes:
+        """Return the payload as JSON.
+
+        Raises:
+            ValueError: JSON has no form for it, or the contract could not read it back (then a
+                `pydantic.ValidationError`).
+
+        """
+        written = to_json(payload)
+        self.payload.__pydantic_validator__.validate_json(written)
+        return written
 
     def read(self, envelope: Envelope) -> P:
         """Return the payload of an envelope as its type.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 import pydantic
 from pydantic import (
@@ -26,11 +26,31 @@ from shared.context import Context, TraceContext, current, new_event_id, safe_id
 from shared.errors import ValidationError
 from shared.events import cloudevents
 from shared.events import headers as header
-from shared.events.contract import Contract, P
 
 _HEADER_SAFE = re.compile(r"[!-~]{1,256}")
 
 _BEFORE_PAYLOAD = b',"payload":'
+
+P = TypeVar("P", bound=BaseModel)
+
+
+class Spoken(Protocol[P]):
+    """What an envelope needs of a contract; `shared.events.Contract` has it."""
+
+    @property
+    def subject(self) -> str:
+        """Where the message goes."""
+
+    @property
+    def payload(self) -> type[P]:
+        """The type of what is said."""
+
+    @property
+    def version(self) -> int:
+        """The version of the payload's form."""
+
+    def write(self, payload: P) -> bytes:
+        """Return the payload as JSON; `ValueError` when the contract could not read it back."""
 
 
 class EnvelopeError(ValidationError):
@@ -111,7 +131,7 @@ class Envelope(BaseModel):
     @classmethod
     def create(
         cls,
-        contract: Contract[P],
+        contract: Spoken[P],
         payload: P,
         *,
         source_service: str,
@@ -130,12 +150,11 @@ class Envelope(BaseModel):
         context = current() or Context.start()
         what = f"payload of {contract.subject}"
         try:
-            written = to_json(payload)
-            contract.payload.__pydantic_validator__.validate_json(written)
+            written = contract.write(payload)
         except pydantic.ValidationError as error:
             raise _envelope_error(what, error) from error
         except ValueError as error:
-            raise EnvelopeError(f"{what} is no JSON: {error}") from error
+            raise EnvelopeError(f"{what} is not valid JSON: {error}") from error
         moment = datetime.now(UTC)
         about = {
             "event_id": new_event_id(),
@@ -153,7 +172,7 @@ class Envelope(BaseModel):
         try:
             encoded = b'%b,"payload":%b}' % (to_json(about)[:-1], written)
         except ValueError as error:
-            raise EnvelopeError(f"envelope is no JSON: {error}") from error
+            raise EnvelopeError(f"the envelope is not valid JSON: {error}") from error
         given = metadata or idempotency_key is not None or type(source_service) is not str
         if given or may_be_no_json(written):
             envelope = cls.decode(encoded)  # what the caller gave is looked at like anybody's
@@ -212,13 +231,13 @@ class Envelope(BaseModel):
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
             if fault["type"] == "json_invalid":
                 raise EnvelopeError(
-                    f"the body of the message is no JSON: {fault['msg']}"
+                    f"the body of the message is not valid JSON: {fault['msg']}"
                 ) from error
             if fault["type"] == "model_type":
                 raise EnvelopeError("an envelope is a JSON object") from error
             raise _envelope_error("envelope", error) from error
         except ValueError as error:
-            raise EnvelopeError(f"the body of the message is no JSON: {error}") from error
+            raise EnvelopeError(f"the body of the message is not valid JSON: {error}") from error
         return envelope
 
     @classmethod
@@ -234,7 +253,9 @@ class Envelope(BaseModel):
         try:
             document = cloudevents.document_of(body, headers)
         except ValueError as error:
-            raise EnvelopeError(f"the message is no good JSON or CloudEvent: {error}") from error
+            raise EnvelopeError(
+                f"the message is not valid JSON, or not a valid CloudEvent: {error}"
+            ) from error
         envelope = cls.decode(body) if document is None else cls.from_dict(document)
         if "version" not in envelope.metadata:
             version = header.version_of(headers)

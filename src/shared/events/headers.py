@@ -35,12 +35,17 @@ def trace_from_id(trace_id: str | None) -> TraceContext | None:
     return TraceContext(digits, new_span_id()) if _TRACE_ID.fullmatch(digits) else None
 
 
+def value_of(headers: Mapping[str, str], name: str) -> str | None:
+    """Return the value of a header, whose name may be spelled in any case."""
+    if name in headers:
+        return headers[name]
+    wanted = name.lower()
+    return next((value for other, value in headers.items() if other.lower() == wanted), None)
+
+
 def version_of(headers: Mapping[str, str]) -> str | None:
     """Return the version of the payload's form that a message's headers name, in any case."""
-    if SCHEMA_VERSION in headers:
-        return headers[SCHEMA_VERSION]
-    wanted = SCHEMA_VERSION.lower()
-    return next((value for name, value in headers.items() if name.lower() == wanted), None)
+    return value_of(headers, SCHEMA_VERSION)
 
 
 class Sent(Protocol):

@@ -1,11 +1,11 @@
-"""A path of the first design: what it names lives in `shared.events.streams`."""
+"""A path of the first design: what it names lives in `shared.platform.streams`."""
 
 from typing import TYPE_CHECKING
 
 from shared.legacy.table import handed_on
 
 if TYPE_CHECKING:
-    from shared.events.streams import (
+    from shared.platform.streams import (
         SERVICE_STREAM_MAP,
         get_stream_for_service,
         get_stream_from_subject,

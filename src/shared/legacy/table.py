@@ -200,9 +200,16 @@ NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "DomainEventPublisher",
             "DomainEventSubscriber",
         ),
+        "shared.platform.streams": (
+            "SERVICE_STREAM_MAP",
+            "Streams",
+            "get_stream_for_service",
+            "get_stream_from_subject",
+            "get_stream_subjects",
+        ),
     },
     "shared.events.base": {
-        "shared.events.streams": ("Streams",),
+        "shared.platform.streams": ("Streams",),
         "shared.legacy.events.wrapper": (
             "EventWrapper",
             "TData",
@@ -335,7 +342,7 @@ NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     },
     "shared.events.mappers": {
-        "shared.events.streams": (
+        "shared.platform.streams": (
             "SERVICE_STREAM_MAP",
             "get_stream_for_service",
             "get_stream_from_subject",

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from shared.events.contract import Contract
+from shared.platform.streams import declare
 
 
 class CatalogCommands:
@@ -131,14 +131,14 @@ class CatalogAIEnrichedPayload(CatalogEventPayload):
     enriched_at: AwareDatetime | None = None
 
 
-SYNC_INITIAL = Contract(CatalogCommands.CATALOG_SYNC_INITIAL, CatalogSyncInitialPayload)
-SYNC_UPDATE = Contract(CatalogCommands.CATALOG_SYNC_UPDATE, CatalogSyncUpdatePayload)
-PROCESS_IMAGES = Contract(CatalogCommands.CATALOG_PROCESS_IMAGES, CatalogProcessImagesPayload)
-ANALYZE_ITEMS = Contract(CatalogCommands.CATALOG_ANALYZE_ITEMS, CatalogAnalyzeItemsPayload)
-ENRICH_WITH_AI = Contract(CatalogCommands.CATALOG_ENRICH_WITH_AI, CatalogEnrichWithAIPayload)
-SYNC_STARTED = Contract(CatalogEvents.CATALOG_SYNC_STARTED, CatalogSyncStartedPayload)
-SYNC_COMPLETED = Contract(CatalogEvents.CATALOG_SYNC_COMPLETED, CatalogSyncCompletedPayload)
-SYNC_FAILED = Contract(CatalogEvents.CATALOG_SYNC_FAILED, CatalogSyncFailedPayload)
-IMAGES_PROCESSED = Contract(CatalogEvents.CATALOG_IMAGES_PROCESSED, CatalogImagesProcessedPayload)
-ITEMS_ANALYZED = Contract(CatalogEvents.CATALOG_ITEMS_ANALYZED, CatalogItemsAnalyzedPayload)
-AI_ENRICHED = Contract(CatalogEvents.CATALOG_AI_ENRICHED, CatalogAIEnrichedPayload)
+SYNC_INITIAL = declare(CatalogCommands.CATALOG_SYNC_INITIAL, CatalogSyncInitialPayload)
+SYNC_UPDATE = declare(CatalogCommands.CATALOG_SYNC_UPDATE, CatalogSyncUpdatePayload)
+PROCESS_IMAGES = declare(CatalogCommands.CATALOG_PROCESS_IMAGES, CatalogProcessImagesPayload)
+ANALYZE_ITEMS = declare(CatalogCommands.CATALOG_ANALYZE_ITEMS, CatalogAnalyzeItemsPayload)
+ENRICH_WITH_AI = declare(CatalogCommands.CATALOG_ENRICH_WITH_AI, CatalogEnrichWithAIPayload)
+SYNC_STARTED = declare(CatalogEvents.CATALOG_SYNC_STARTED, CatalogSyncStartedPayload)
+SYNC_COMPLETED = declare(CatalogEvents.CATALOG_SYNC_COMPLETED, CatalogSyncCompletedPayload)
+SYNC_FAILED = declare(CatalogEvents.CATALOG_SYNC_FAILED, CatalogSyncFailedPayload)
+IMAGES_PROCESSED = declare(CatalogEvents.CATALOG_IMAGES_PROCESSED, CatalogImagesProcessedPayload)
+ITEMS_ANALYZED = declare(CatalogEvents.CATALOG_ITEMS_ANALYZED, CatalogItemsAnalyzedPayload)
+AI_ENRICHED = declare(CatalogEvents.CATALOG_AI_ENRICHED, CatalogAIEnrichedPayload)

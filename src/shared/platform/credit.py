@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from shared.events.contract import Contract
+from shared.platform.streams import declare
 
 
 class CreditEvents:
@@ -78,7 +78,7 @@ class MerchantCreatedPayload(BaseModel, frozen=True):
     trial_credits: int | None = Field(default=None, ge=0)
 
 
-ORDER_UPDATED = Contract(CreditEvents.ORDER_UPDATED, OrderUpdatedPayload)
-ACCOUNT_CREATED = Contract(CreditEvents.ACCOUNT_CREATED, AccountCreatedPayload)
-SUBSCRIPTION_RENEWED = Contract(CreditEvents.SUBSCRIPTION_RENEWED, SubscriptionRenewedPayload)
-MERCHANT_CREATED = Contract(CreditEvents.MERCHANT_CREATED, MerchantCreatedPayload)
+ORDER_UPDATED = declare(CreditEvents.ORDER_UPDATED, OrderUpdatedPayload)
+ACCOUNT_CREATED = declare(CreditEvents.ACCOUNT_CREATED, AccountCreatedPayload)
+SUBSCRIPTION_RENEWED = declare(CreditEvents.SUBSCRIPTION_RENEWED, SubscriptionRenewedPayload)
+MERCHANT_CREATED = declare(CreditEvents.MERCHANT_CREATED, MerchantCreatedPayload)

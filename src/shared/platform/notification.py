@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from shared.events.contract import Contract
+from shared.platform.streams import declare
 
 
 class NotificationCommands:
@@ -86,10 +86,10 @@ class BulkCompletedEventPayload(BaseModel):
     completed_at: datetime
 
 
-SEND_EMAIL = Contract(NotificationCommands.NOTIFICATION_SEND_EMAIL, SendEmailCommandPayload)
-SEND_BULK = Contract(NotificationCommands.NOTIFICATION_SEND_BULK, SendEmailBulkCommandPayload)
-EMAIL_SENT = Contract(NotificationEvents.NOTIFICATION_EMAIL_SENT, EmailSentEventPayload)
-EMAIL_FAILED = Contract(NotificationEvents.NOTIFICATION_EMAIL_FAILED, EmailFailedEventPayload)
-BULK_SEND_COMPLETED = Contract(
+SEND_EMAIL = declare(NotificationCommands.NOTIFICATION_SEND_EMAIL, SendEmailCommandPayload)
+SEND_BULK = declare(NotificationCommands.NOTIFICATION_SEND_BULK, SendEmailBulkCommandPayload)
+EMAIL_SENT = declare(NotificationEvents.NOTIFICATION_EMAIL_SENT, EmailSentEventPayload)
+EMAIL_FAILED = declare(NotificationEvents.NOTIFICATION_EMAIL_FAILED, EmailFailedEventPayload)
+BULK_SEND_COMPLETED = declare(
     NotificationEvents.NOTIFICATION_BULK_SEND_COMPLETED, BulkCompletedEventPayload
 )

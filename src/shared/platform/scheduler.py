@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from shared.events.contract import Contract
+from shared.platform.streams import declare
 
 
 class ScheduleType(StrEnum):
@@ -227,19 +227,19 @@ class ExecutionFailedEventPayload(BaseModel):
     failed_at: datetime
 
 
-SCHEDULE_CREATE = Contract(SchedulerCommands.SCHEDULE_CREATE, CreateScheduleCommandPayload)
-SCHEDULE_UPDATE = Contract(SchedulerCommands.SCHEDULE_UPDATE, UpdateScheduleCommandPayload)
-SCHEDULE_DELETE = Contract(SchedulerCommands.SCHEDULE_DELETE, DeleteScheduleCommandPayload)
-SCHEDULE_PAUSE = Contract(SchedulerCommands.SCHEDULE_PAUSE, PauseScheduleCommandPayload)
-SCHEDULE_RESUME = Contract(SchedulerCommands.SCHEDULE_RESUME, ResumeScheduleCommandPayload)
-SCHEDULE_TRIGGER = Contract(SchedulerCommands.SCHEDULE_TRIGGER, TriggerScheduleCommandPayload)
-EXECUTE_IMMEDIATE = Contract(SchedulerCommands.EXECUTE_IMMEDIATE, ExecuteImmediateCommandPayload)
-SCHEDULE_CREATED = Contract(SchedulerEvents.SCHEDULE_CREATED, ScheduleCreatedEventPayload)
-SCHEDULE_UPDATED = Contract(SchedulerEvents.SCHEDULE_UPDATED, ScheduleUpdatedEventPayload)
-SCHEDULE_DELETED = Contract(SchedulerEvents.SCHEDULE_DELETED, ScheduleDeletedEventPayload)
-SCHEDULE_PAUSED = Contract(SchedulerEvents.SCHEDULE_PAUSED, SchedulePausedEventPayload)
-SCHEDULE_RESUMED = Contract(SchedulerEvents.SCHEDULE_RESUMED, ScheduleResumedEventPayload)
-SCHEDULE_TRIGGERED = Contract(SchedulerEvents.SCHEDULE_TRIGGERED, ScheduleTriggeredEventPayload)
-EXECUTION_STARTED = Contract(SchedulerEvents.EXECUTION_STARTED, ExecutionStartedEventPayload)
-EXECUTION_COMPLETED = Contract(SchedulerEvents.EXECUTION_COMPLETED, ExecutionCompletedEventPayload)
-EXECUTION_FAILED = Contract(SchedulerEvents.EXECUTION_FAILED, ExecutionFailedEventPayload)
+SCHEDULE_CREATE = declare(SchedulerCommands.SCHEDULE_CREATE, CreateScheduleCommandPayload)
+SCHEDULE_UPDATE = declare(SchedulerCommands.SCHEDULE_UPDATE, UpdateScheduleCommandPayload)
+SCHEDULE_DELETE = declare(SchedulerCommands.SCHEDULE_DELETE, DeleteScheduleCommandPayload)
+SCHEDULE_PAUSE = declare(SchedulerCommands.SCHEDULE_PAUSE, PauseScheduleCommandPayload)
+SCHEDULE_RESUME = declare(SchedulerCommands.SCHEDULE_RESUME, ResumeScheduleCommandPayload)
+SCHEDULE_TRIGGER = declare(SchedulerCommands.SCHEDULE_TRIGGER, TriggerScheduleCommandPayload)
+EXECUTE_IMMEDIATE = declare(SchedulerCommands.EXECUTE_IMMEDIATE, ExecuteImmediateCommandPayload)
+SCHEDULE_CREATED = declare(SchedulerEvents.SCHEDULE_CREATED, ScheduleCreatedEventPayload)
+SCHEDULE_UPDATED = declare(SchedulerEvents.SCHEDULE_UPDATED, ScheduleUpdatedEventPayload)
+SCHEDULE_DELETED = declare(SchedulerEvents.SCHEDULE_DELETED, ScheduleDeletedEventPayload)
+SCHEDULE_PAUSED = declare(SchedulerEvents.SCHEDULE_PAUSED, SchedulePausedEventPayload)
+SCHEDULE_RESUMED = declare(SchedulerEvents.SCHEDULE_RESUMED, ScheduleResumedEventPayload)
+SCHEDULE_TRIGGERED = declare(SchedulerEvents.SCHEDULE_TRIGGERED, ScheduleTriggeredEventPayload)
+EXECUTION_STARTED = declare(SchedulerEvents.EXECUTION_STARTED, ExecutionStartedEventPayload)
+EXECUTION_COMPLETED = declare(SchedulerEvents.EXECUTION_COMPLETED, ExecutionCompletedEventPayload)
+EXECUTION_FAILED = declare(SchedulerEvents.EXECUTION_FAILED, ExecutionFailedEventPayload)

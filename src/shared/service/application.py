@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from fastapi import FastAPI
 from typing_extensions import TypeVar
@@ -30,6 +30,7 @@ from shared.database.engine.instrumentation import trace_statements
 from shared.delivery import Relay, UnitOfWork, UnitOfWorkFactory, check_inbox_retention
 from shared.logging import configure_logging
 from shared.messaging import Bus, DeadLetters, StreamStore, Subscriber
+from shared.messaging.streams.ensure import check_holder
 from shared.metrics import record_build
 from shared.service.dead_letter_depth import watch_dead_letters
 from shared.service.providers import Provisions
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.config import Setting
+    from shared.events import Contract
+    from shared.service.declared import Declared
     from shared.service.handlers import Handler
-    from shared.service.service import Service
 
 __all__ = ["Application"]
 
@@ -63,17 +65,22 @@ class Application(Generic[S]):
     Enter it (``async with``) or serve its ``app``, whose lifespan enters it. Once left it cannot
     be entered again; assemble a new one.
 
+    Raises:
+        DeclarationError: the streams contradict each other, or there is none for a contract.
+
     Attributes:
         app: the FastAPI application.
         settings: the settings it was assembled with.
+        streams: the streams of the service, as the settings have them.
         configuration: where they come from, for ``/info``.
         draining: true from the first request to stop; readiness answers 503 from then on.
     """
 
     def __init__(
-        self, service: Service[S], settings: S, *, configuration: Sequence[Setting] = ()
+        self, service: Declared[S], settings: S, *, configuration: Sequence[Setting] = ()
     ) -> None:
         self.service = service
+        self.streams = service.streams_with(settings.nats)
         self.settings = settings
         self.configuration = configuration
         self.draining = False
@@ -189,10 +196,8 @@ class Application(Generic[S]):
                 trace_statements(self._database, logged=settings.tracing.database)
             self._provisions.add(Database, self._database)
         self._provisions.add(Bus, self._bus)
-        contracts = [*service.publishes, *(handler.contract for handler in service.handlers)]
-        self._provisions.add(DeadLetters, DeadLetters(self._bus, contracts=contracts))
-        for stream in dict.fromkeys(contract.stream for contract in contracts):
-            await self._bus.ensure_stream(stream)
+        self._provisions.add(DeadLetters, DeadLetters(self._bus, contracts=service.contracts))
+        await self._ensure_streams(self._bus)
         await self._check_inbox()
         await stack.enter_async_context(self._workers)
         if self._database is not None:
@@ -231,14 +236,43 @@ class Application(Generic[S]):
                 ),
             )
 
+    async def _ensure_streams(self, bus: Bus) -> None:
+        """Create the streams that are the service's, and see how it stands with the others."""
+        awaited: dict[str, list[Contract[Any]]] = {}
+        owned = {stream.name for stream in self.streams if not stream.external}
+        owned |= {
+            self.streams.holding(contract.subject).name
+            for contract in (
+                *(each for each in self.service.publishes if not each.is_command),
+                *(h.contract for h in self.service.handlers if h.contract.is_command),
+            )
+        }
+        for contract in self.service.contracts:
+            stream = self.streams.holding(contract.subject)
+            if stream.name in owned and not stream.external:
+                await bus.ensure_stream(stream)
+            else:
+                awaited.setdefault(stream.name, []).append(contract)
+        for name, contracts in awaited.items():
+            subjects = ", ".join(contract.subject for contract in contracts)
+            if not await check_holder(bus, name, [contract.subject for contract in contracts]):
+                _logger.warning(
+                    "stream %s is not there yet; %s waits until who publishes %s creates it",
+                    name,
+                    self.service.name,
+                    subjects,
+                    extra={"stream": name, "subjects": subjects},
+                )
+
     async def _check_inbox(self) -> None:
         """Refuse to start with an inbox that forgets what its streams still remember."""
-        for stream in {h.contract.stream for h in self.service.handlers if h.transactional}:
-            stored = await StreamStore(self.bus).stream(stream.value)
+        once = [h.contract.subject for h in self.service.handlers if h.transactional]
+        for stream in {self.streams.holding(subject).name for subject in once}:
+            stored = await StreamStore(self.bus).stream(stream)
             check_inbox_retention(
                 self.settings.delivery,
                 service=self.service.name,
-                stream=stream.value,
+                stream=stream,
                 max_age_seconds=stored.max_age_seconds if stored is not None else 0.0,
             )
 
@@ -246,7 +280,7 @@ class Application(Generic[S]):
         security = await database.row_security()
         if security.broken:
             _logger.error(
-                "merchants are not kept apart: the role passes by row-level security. Let the "
+                "tenants are not kept apart: the role passes by row-level security. Let the "
                 "service log in as a role without SUPERUSER and BYPASSRLS",
                 extra={"role": security.role, "tables": security.tables},
             )
@@ -265,6 +299,7 @@ class Application(Generic[S]):
         subscription = handler.subscription(
             self.service.name,
             runner,
+            stream=self.streams.holding(handler.contract.subject).name,
             handle_batch=runner.batch,
             middleware=self.service.middleware,
             metadata=reader.metadata(),

@@ -27,14 +27,12 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from shared.context import Context
 from shared.delivery import UnitOfWork
-from shared.events import Contract, Envelope
+from shared.events import Codec, Contract, Envelope
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy, Subscription
 from shared.service.declaration import DeclarationError
-from shared.service.incoming import decode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -102,6 +100,11 @@ class Handler:
                     f"handler {label}: {parameter} is {kind.__name__}, but {contract.subject} "
                     f"carries {contract.payload.__name__}"
                 )
+        if not contract.codec.enveloped and {Envelope, list_of(Envelope)} & {*hints.values()}:
+            raise DeclarationError(
+                f"handler {label}: messages of {contract.subject} come without an envelope; "
+                "take a Delivery for their headers"
+            )
         _check_batch(label, contract, set(hints.values()), batch)
         _check_order(label, contract, order_by, batch)
         return cls(
@@ -131,13 +134,14 @@ class Handler:
 
     def durable(self, service: str) -> str:
         """Return the name of its durable consumer: stable over restarts and replicas."""
-        return f"{service}-{re.sub('[^A-Za-z0-9_-]', '_', self.name)}"
+        return self.contract.durable or f"{service}-{re.sub('[^A-Za-z0-9_-]', '_', self.name)}"
 
     def subscription(
         self,
         service: str,
         handle: Callable[[Delivery], Awaitable[None]],
         *,
+        stream: str,
         handle_batch: Callable[[Sequence[Delivery]], Awaitable[None]] | None = None,
         middleware: Sequence[Middleware] = (),
         metadata: Mapping[str, str] | None = None,
@@ -147,6 +151,7 @@ class Handler:
         Args:
             service: the service's name.
             handle: handles one message.
+            stream: the stream that holds the contract's subject.
             handle_batch: handles several; for a handler of batches.
             middleware: the service's, around that of the handler.
             metadata: what others are to read in the consumer.
@@ -155,7 +160,7 @@ class Handler:
             subject=self.contract.subject,
             durable=self.durable(service),
             handler=handle,
-            stream=self.contract.stream.value,
+            stream=stream,
             concurrency=self.concurrency,
             retry=self.retry,
             ack_wait_seconds=self.ack_wait_seconds,
@@ -184,10 +189,10 @@ class Handler:
             Exception: what it raises.
         """
         if isinstance(self.order_by, str):
-            return _field(delivery.body, self.order_by.split("."))
+            return _field(self.contract.codec, delivery.body, self.order_by.split("."))
         if self.order_by is None:
             return None
-        key = self.order_by(decode(self.contract, delivery, envelope=False).payload())
+        key = self.order_by(self.contract.codec.decode(self.contract, delivery).payload())
         return None if key is None else str(key)
 
 
@@ -196,10 +201,10 @@ def list_of(kind: object) -> object:
     return GenericAlias(list, (kind,))
 
 
-def _field(body: bytes, path: Sequence[str]) -> str | None:
-    """Return a field of the payload as text; what is no envelope has no key and fails later."""
+def _field(codec: Codec, body: bytes, path: Sequence[str]) -> str | None:
+    """Return a field of the payload as text; what cannot be read has no key and fails later."""
     try:
-        value = from_json(body)["payload"]
+        value = codec.fields(body)
         for name in path:
             value = value[name]
     except (ValueError, LookupError, TypeError):

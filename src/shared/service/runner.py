@@ -18,7 +18,6 @@ from shared.messaging import Batch, Delivery
 from shared.messaging.consuming.pipeline import compose
 from shared.service.declaration import DeclarationError
 from shared.service.handlers import Handler, list_of
-from shared.service.incoming import decode
 from shared.tracing import span
 
 if TYPE_CHECKING:
@@ -122,7 +121,9 @@ class HandlerRunner:
     # -- one message -------------------------------------------------------------------------
 
     async def _decode(self, delivery: Delivery, call_next: CallNext) -> None:
-        decoded = decode(self._contract, delivery, envelope=self._reads_envelope)
+        decoded = self._contract.codec.decode(
+            self._contract, delivery, envelope=self._reads_envelope
+        )
         delivery.event_id = decoded.event_id
         delivery.envelope = decoded.envelope
         delivery.context = context_from_message(decoded.sent, delivery.headers, self._service)
@@ -172,7 +173,9 @@ class HandlerRunner:
 
     async def _decode_batch(self, batch: Delivery, call_next: CallNext) -> None:
         for delivery in batch.deliveries:
-            decoded = decode(self._contract, delivery, envelope=self._reads_envelope)
+            decoded = self._contract.codec.decode(
+                self._contract, delivery, envelope=self._reads_envelope
+            )
             delivery.event_id = decoded.event_id
             delivery.envelope = decoded.envelope
             delivery.payload = decoded.payload()

@@ -122,7 +122,7 @@ class Outbox:
                 key=key,
                 message_id=envelope.message_id,
                 headers=to_json(sent_with).decode(),
-                body=envelope.encode(),
+                body=contract.codec.encode(envelope),
                 created_at=datetime.now(UTC),
                 delay=delay,
             )

@@ -14,7 +14,7 @@ from shared.database import translate_errors
 from shared.delivery.relay.pending import Pending
 from shared.delivery.relay.sender import Sender
 from shared.errors import MessageBusError
-from shared.events import Streams, stream_for_subject
+from shared.events import CONVENTION, StreamTable
 from shared.messaging import StreamStore
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from shared.database import Database
+    from shared.events import StreamDefinition
     from shared.messaging import Bus
 
 __all__ = ["Rebuilt", "rebuild_streams"]
@@ -66,6 +67,7 @@ async def rebuild_streams(
     database: Database,
     bus: Bus,
     *,
+    streams: StreamTable = CONVENTION,
     stream: str | None = None,
     since: datetime | None = None,
     dry_run: bool = False,
@@ -80,14 +82,15 @@ async def rebuild_streams(
 
     Args:
         database: whose outbox.
-        bus: where the streams are; one that is gone is made anew.
+        bus: where the streams are; one that is gone is made anew, unless it is somebody else's.
+        streams: those of the service whose outbox it is: `Service.streams_with`.
         stream: only this one; by default all that the outbox has published to.
         since: only what was added at this time or later.
         dry_run: only look; nothing is published or made.
         rate: at most so many messages a second; None as fast as it goes.
 
     Raises:
-        ValueError: ``rate`` is not above zero.
+        ValueError: ``rate`` is not above zero, or there is no stream for a subject.
         DatabaseError: the database is away.
         MessageBusError: the bus is away, or a message was refused; what was published before is
             in the stream, and the next call goes on from there. Also where the stream takes for a
@@ -100,13 +103,14 @@ async def rebuild_streams(
     there: dict[str, bool] = {}
     began, after = time.monotonic(), 0
     while True:
-        rows, last = await _kept(database, after, since, stream)
+        rows, last = await _kept(database, streams, after, since, stream)
         if last is None:
             return rebuilt
         after = last
         rebuilt.kept += len(rows)
-        for name in {row.stream for row in rows} - there.keys():
-            there[name] = await _exists(bus, name, make=not dry_run)
+        for definition in {streams.holding(row.message.subject) for row in rows}:
+            if definition.name not in there:
+                there[definition.name] = await _exists(bus, definition, make=not dry_run)
         present = await _present(bus, [row for row in rows if there[row.stream]])
         missing = [row for row in rows if row.message.id not in present]
         found = 0 if dry_run else await _publish(database, bus, sender, missing)
@@ -121,7 +125,11 @@ async def rebuild_streams(
 
 
 async def _kept(
-    database: Database, after: int, since: datetime | None, stream: str | None
+    database: Database,
+    streams: StreamTable,
+    after: int,
+    since: datetime | None,
+    stream: str | None,
 ) -> tuple[list[_Kept], int | None]:
     """Read the next rows; return those of the stream, and where to go on."""
     with translate_errors("rebuild"):
@@ -130,22 +138,18 @@ async def _kept(
                 await connection.execute(_KEPT, {"after": after, "since": since, "batch": _BATCH})
             ).all()
     rows = [
-        _Kept(Pending(*row[:9], partition=0, token=0), _stream_of(row.subject), row[9])  # type: ignore[misc]
+        _Kept(Pending(*row[:9], partition=0, token=0), streams.holding(row.subject).name, row[9])  # type: ignore[misc]
         for row in found
     ]
     last = found[-1].id if found else None
     return [row for row in rows if stream in {None, row.stream}], last
 
 
-def _stream_of(subject: str) -> str:
-    return stream_for_subject(subject).value
-
-
-async def _exists(bus: Bus, stream: str, *, make: bool) -> bool:
-    if make:
-        await bus.ensure_stream(Streams(stream))
+async def _exists(bus: Bus, stream: StreamDefinition, *, make: bool) -> bool:
+    if make and not stream.external:
+        await bus.ensure_stream(stream)
         return True
-    return await StreamStore(bus).stream(stream) is not None
+    return await StreamStore(bus).stream(stream.name) is not None
 
 
 async def _present(bus: Bus, rows: Sequence[_Kept]) -> set[int]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
-from shared.events import stream_for_subject
 from shared.messaging import StreamStore
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Fences:
         Raises:
             MessageBusError: the bus does not answer.
         """
-        name = self._names.get(subject) or await self._name(subject)
+        name = self._names.get(subject) or await self._store.name_of(subject)
         if name is None:
             return None
         features = self._streams.get(name)
@@ -143,12 +142,6 @@ class Fences:
             del self._names[subject]
         for known in [known for known in self._standing if known[0] == stream]:
             del self._standing[known]
-
-    async def _name(self, subject: str) -> str | None:
-        try:
-            return stream_for_subject(subject).value
-        except ValueError:
-            return await self._store.name_of(subject)
 
     async def _look_up(self, name: str) -> StreamFeatures | None:
         stream = await self._store.stream(name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from shared.delivery.relay.fences import (
@@ -22,8 +21,8 @@ from shared.delivery.relay.fences import (
     lost_fence,
 )
 from shared.errors import MessageBusError
-from shared.events import stream_for_subject
 from shared.messaging import PubAck
+from shared.messaging.publishing.batches import domain_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -264,7 +263,7 @@ def _rounds(rows: Sequence[Pending], streams: _Streams) -> list[list[Pending]]:
         at = 0
         if row.key is not None:
             stream = streams.get(row.subject)
-            name = stream.name if isinstance(stream, StreamFeatures) else _domain(row.subject)
+            name = stream.name if isinstance(stream, StreamFeatures) else domain_of(row.subject)
             at, before = last.get(row.key, (0, name))
             at += before != name
             last[row.key] = at, name
@@ -277,13 +276,12 @@ def _rounds(rows: Sequence[Pending], streams: _Streams) -> list[list[Pending]]:
 def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
     """Cut into batches of a size that the server takes.
 
-    The publisher sends each as one, so a stream that no table of domains knows has one for each
-    domain.
+    The publisher sends each as one, so there is one for each domain.
     """
     batches: list[list[Pending]] = []
     open_batches: dict[str, tuple[list[Pending], int]] = {}
     for row in rows:
-        together = _together(row.subject)
+        together = domain_of(row.subject)
         batch, size = open_batches.get(together, ([], 0))
         size += len(row.body)
         if not batch or len(batch) == _BATCH_MESSAGES or size > _BATCH_BYTES:
@@ -292,16 +290,3 @@ def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
         batch.append(row)
         open_batches[together] = batch, size
     return batches
-
-
-def _domain(subject: str) -> str:
-    return subject.split(".", 2)[1] if "." in subject else subject
-
-
-@lru_cache(maxsize=1024)
-def _together(subject: str) -> str:
-    """Name what the publisher takes for the stream of the subject."""
-    try:
-        return stream_for_subject(subject).value
-    except ValueError:
-        return ".".join(subject.split(".")[:2])

@@ -43,12 +43,11 @@ async def examine_consumers(
     for stream in streams:
         there = await inspection.consumers(stream.name)
         for patient in patients:
-            for handler in patient.service.handlers:
-                if _stream_name(handler) == stream.name:
-                    durable = handler.durable(patient.name)
-                    found += await _consumer(
-                        inspection, patient, handler, there.get(durable), stream, server
-                    )
+            for handler in patient.handlers_of(stream.name):
+                durable = handler.durable(patient.name)
+                found += await _consumer(
+                    inspection, patient, handler, there.get(durable), stream, server
+                )
         found += [
             _orphan(facts, owner)
             for facts in there.values()
@@ -277,13 +276,6 @@ def _owner(durable: str, patients: Sequence[Patient]) -> Patient | None:
     """Return the service whose name the durable begins with, the longest of them."""
     owners = [p for p in patients if durable.startswith(f"{p.name}-")]
     return max(owners, key=lambda patient: len(patient.name), default=None)
-
-
-def _stream_name(handler: Handler) -> str | None:
-    try:
-        return handler.contract.stream.value
-    except ValueError:
-        return None
 
 
 def _value(name: str, value: object) -> str:

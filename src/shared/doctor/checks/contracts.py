@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 from shared.contracts import describe
 from shared.doctor.finding import Finding, Severity
+from shared.events.streams import overlap
+from shared.service.declaration import DeclarationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,15 +38,31 @@ def examine_contracts(patients: Sequence[Patient]) -> list[Finding]:
                 "let all import the same Contract; a new form is version + 1 with an upcaster",
             )
         )
-    found += [
-        Finding(
-            "contract-stream",
-            Severity.ERROR,
-            f"subject {row.subject}",
-            f"no stream takes it; {', '.join([*row.producers, *row.consumers])} declare it",
-            "use a domain of the table in shared.events.streams, or add this one there",
-        )
-        for row in table.rows
-        if row.stream is None
-    ]
+    return found + _streams(patients)
+
+
+def _streams(patients: Sequence[Patient]) -> list[Finding]:
+    """Judge the streams: one for each contract, and none takes what another does."""
+    found = []
+    for patient in patients:
+        try:
+            patient.service.streams_with(patient.settings.nats)
+        except DeclarationError as error:
+            fix = "declare the streams as told; until then the service does not start"
+            found.append(Finding("contract-stream", Severity.ERROR, patient.name, str(error), fix))
+    for one, other in combinations(patients, 2):
+        for mine, theirs in product(one.streams().values(), other.streams().values()):
+            both = product(mine.subjects, theirs.subjects)
+            if mine.name != theirs.name and any(overlap(a, b) for a, b in both):
+                found.append(
+                    Finding(
+                        "contract-stream",
+                        Severity.ERROR,
+                        f"{one.name} and {other.name}",
+                        f"{mine.name} takes {', '.join(mine.subjects)}, "
+                        f"{theirs.name} takes {', '.join(theirs.subjects)}, and a subject is in "
+                        "one stream",
+                        "give both the same definition: Service(..., streams=STREAMS)",
+                    )
+                )
     return found

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from shared.doctor.finding import Finding, Severity
 from shared.doctor.patient import duration
-from shared.events import Streams, stream_definition
+from shared.events.streams import overlap
 from shared.messaging.dead_letters.store import MAX_AGE_SECONDS, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.doctor.patient import Patient
+    from shared.events.streams import StreamDefinition
     from shared.messaging import Inspection, RetryPolicy, StreamFacts
     from shared.service.handlers import Handler
 
@@ -49,19 +50,19 @@ async def examine_streams(
     """
     found: list[Finding] = []
     there: list[StreamFacts] = []
-    for stream in dict.fromkeys(s for patient in patients for s in patient.streams()):
+    for stream in dict.fromkeys(name for patient in patients for name in patient.streams()):
         users = [patient for patient in patients if stream in patient.streams()]
-        about = f"stream {stream.value}"
-        facts = await inspection.stream(stream.value)
+        about = f"stream {stream}"
+        facts = await inspection.stream(stream)
         if facts is None:
             found += await _missing(inspection, stream, users)
             continue
         there.append(facts)
         ill = [
-            *_as_declared(inspection, facts, stream, users),
+            *_as_declared(inspection, facts, users),
             *_copies(facts, users),
             *_room(facts),
-            *_memory(facts, stream, users),
+            *_memory(facts, users),
         ]
         found += ill or [
             Finding("stream", Severity.OK, about, f"as declared; {facts.messages} messages")
@@ -101,16 +102,14 @@ async def examine_dead_letters(
     ]
 
 
-async def _missing(
-    inspection: Inspection, stream: Streams, users: Sequence[Patient]
-) -> list[Finding]:
-    subjects = stream_definition(stream).subjects
+async def _missing(inspection: Inspection, stream: str, users: Sequence[Patient]) -> list[Finding]:
+    subjects = {subject for user in users for subject in user.streams()[stream].subjects}
     holders = {
         name: taken
         for name, theirs in (await inspection.holders()).items()
-        if (taken := [s for s in theirs if any(_overlap(s, wanted) for wanted in subjects)])
+        if (taken := [s for s in theirs if any(overlap(s, wanted) for wanted in subjects)])
     }
-    about = f"stream {stream.value}"
+    about = f"stream {stream}"
     if holders:
         told = "; ".join(f"{name} takes {', '.join(taken)}" for name, taken in holders.items())
         return [
@@ -119,7 +118,18 @@ async def _missing(
                 Severity.ERROR,
                 about,
                 f"it cannot be created, for another stream has its subjects: {told}",
+                f"Contract(..., stream={next(iter(holders))!r}) where they are declared; or: "
                 f"nats stream edit {next(iter(holders))} --subjects=..., without these",
+            )
+        ]
+    if all(user.streams()[stream].external for user in users):
+        return [
+            Finding(
+                "stream-missing",
+                Severity.ERROR,
+                about,
+                f"it is not there; {_names(users)} wait for it, and somebody else looks after it",
+                f"nats stream add {stream} --subjects={','.join(sorted(subjects))}",
             )
         ]
     return [
@@ -134,12 +144,29 @@ async def _missing(
 
 
 def _as_declared(
-    inspection: Inspection, facts: StreamFacts, stream: Streams, users: Sequence[Patient]
+    inspection: Inspection, facts: StreamFacts, users: Sequence[Patient]
+) -> list[Finding]:
+    found: list[Finding] = []
+    definitions: dict[StreamDefinition, list[Patient]] = {}
+    for user in users:
+        definitions.setdefault(user.streams()[facts.name], []).append(user)
+    for definition, theirs in definitions.items():
+        if not definition.external:
+            told = _as_defined(inspection, facts, definition, theirs)
+            found += [finding for finding in told if finding not in found]
+    return found
+
+
+def _as_defined(
+    inspection: Inspection,
+    facts: StreamFacts,
+    definition: StreamDefinition,
+    users: Sequence[Patient],
 ) -> list[Finding]:
     most = max((user.settings.nats for user in users), key=lambda nats: nats.replicas)
     window = max(user.settings.nats.dedupe_window_seconds for user in users)
     wanted = most.model_copy(update={"dedupe_window_seconds": window})
-    difference = inspection.stream_difference(facts, stream_definition(stream), wanted)
+    difference = inspection.stream_difference(facts, definition, wanted)
     about = f"stream {facts.name}"
     edit = f"nats stream edit {facts.name}"
     found = [
@@ -149,7 +176,8 @@ def _as_declared(
     for field, change in difference.changes.items():
         code, severity = _WIDENED.get(field, ("stream-limits", Severity.WARNING))
         lost = f": {_LOST[field]}" if field in _LOST else ""
-        flag = f"{edit} --replicas={most.replicas}" if field == "num_replicas" else ""
+        copies = definition.replicas or most.replicas
+        flag = f"{edit} --replicas={copies}" if field == "num_replicas" else ""
         found.append(
             Finding(
                 code,
@@ -223,14 +251,14 @@ def _room(facts: StreamFacts) -> list[Finding]:
     return found
 
 
-def _memory(facts: StreamFacts, stream: Streams, users: Sequence[Patient]) -> list[Finding]:
+def _memory(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
     """Judge for how long the stream, its consumers' inboxes and its outboxes remember."""
     about = f"stream {facts.name}"
     found = []
     max_age, window = facts.max_age_seconds, facts.dedupe_seconds
     for user in users:
-        delivery, handlers = user.settings.delivery, list(user.handlers_of(stream))
-        publishes = any(_reads(c, stream) for c in user.service.publishes)
+        delivery, handlers = user.settings.delivery, list(user.handlers_of(facts.name))
+        publishes = user.publishes_to(facts.name)
         takeover = delivery.lease_seconds + delivery.poll_seconds
         if publishes and window < takeover:
             found.append(
@@ -327,24 +355,6 @@ def _horizon(handler: Handler) -> float:
         grown = min(grown * retry.factor, retry.max_delay_seconds)
     attempt = handler.deadline_seconds or handler.ack_wait_seconds
     return pauses + retry.attempts * attempt + retry.patience_seconds
-
-
-def _reads(contract: object, stream: Streams) -> bool:
-    try:
-        return getattr(contract, "stream", None) is stream
-    except ValueError:
-        return False
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Tell whether some subject matches both filters."""
-    left, right = one.split("."), other.split(".")
-    for a, b in zip(left, right, strict=False):
-        if ">" in (a, b):
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return len(left) == len(right)
 
 
 def _names(users: Sequence[Patient]) -> str:

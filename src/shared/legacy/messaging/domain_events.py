@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shared.events import (
+from shared.legacy.messaging.event_publisher import JetStreamEventPublisher
+from shared.legacy.messaging.event_subscriber import JetStreamEventSubscriber
+from shared.platform.streams import (
     Streams,
     get_stream_for_service,
     get_stream_from_subject,
     get_stream_subjects,
 )
-from shared.legacy.messaging.event_publisher import JetStreamEventPublisher
-from shared.legacy.messaging.event_subscriber import JetStreamEventSubscriber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 
 from shared.errors import MessageBusError, ValidationError
-from shared.events import (
-    Envelope,
-    EventContext,
-    EventPayload,
-    StreamDefinition,
-    Streams,
-    stream_definition,
-)
+from shared.events.envelope import Envelope
+from shared.events.streams import StreamDefinition, covers, united
+from shared.legacy.events.context import EventContext, EventPayload
 from shared.messaging.connection.bus import Bus
 from shared.messaging.connection.errors import translated
 from shared.messaging.publisher import OutgoingMessage
-from shared.messaging.streams.diff import covers
+from shared.platform.streams import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,8 +84,8 @@ class JetStreamEventPublisher(ABC):
         """
         name = str(getattr(self.stream_name, "value", self.stream_name))
         subjects = self._filters()
-        if name in Streams.__members__:
-            subjects += stream_definition(Streams(name)).subjects
+        if name in STREAMS:
+            subjects = united([*subjects, *STREAMS[name].subjects])
         try:
             await self.bus.ensure_stream(StreamDefinition(name, subjects))
         except MessageBusError as error:
@@ -182,7 +177,7 @@ class JetStreamEventPublisher(ABC):
 
     def _filters(self) -> tuple[str, ...]:
         """Return `subjects` as they are meant: `cmd.x.*` stands for everything below `cmd.x`."""
-        return tuple(f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects)
+        return united(f"{s[:-1]}>" if s.endswith(".*") else s for s in self.subjects)
 
     def _check(self, subject: str) -> None:
         if not any(covers(f, subject) for f in self._filters()):

@@ -11,10 +11,10 @@ from importlib.metadata import version as version_of_distribution
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shared.events import Envelope, EnvelopeError, context_from_message
+from shared.events.streams import covers
 from shared.messaging.connection.bus import Bus
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.consuming.subscription import Subscription
-from shared.messaging.streams.diff import covers
 from shared.messaging.subscriber import Subscriber
 from shared.tracing import span
 

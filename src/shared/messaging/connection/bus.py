@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shared.config import NatsSettings
 from shared.errors import MessageBusError, missing_extra
-from shared.events import StreamDefinition, Streams, stream_definition
 from shared.messaging.connection.client import LeanClient
 from shared.messaging.connection.errors import (
     API_TIMEOUT_SECONDS,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from nats.js.api import StreamConfig
     from pydantic import SecretStr
 
+    from shared.events.streams import StreamDefinition
 
 _logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Bus:
             await self._client.close()
 
     async def ping(self) -> dict[str, object]:
-        """Ask JetStream for a sign of life and return what tells the server.
+        """Ask JetStream for an answer and return what tells the server.
 
         Raises:
             MessageBusError: No answer in time.
@@ -167,18 +167,17 @@ class Bus:
             account = await self.js.account_info()
         return {"server": self._server, "streams": account.streams, "consumers": account.consumers}
 
-    async def ensure_stream(self, stream: Streams | StreamDefinition) -> None:
+    async def ensure_stream(self, stream: StreamDefinition) -> None:
         """Create the stream, or widen the one there is. Any number of services may do so at once.
 
         Nothing is ever narrowed: subjects are united, and of two limits the wider one stays.
 
         Raises:
             MessageBusError: The stream there is differs in what cannot be changed without losing
-                its messages (storage, retention), or another stream holds one of the subjects.
-                Not retryable. Retryable when JetStream did not answer.
+                its messages (storage, retention), or another stream holds one of the subjects,
+                and is named with it. Not retryable. Retryable when JetStream did not answer.
         """
-        definition = stream if isinstance(stream, StreamDefinition) else stream_definition(stream)
-        await ensure_stream(self, definition)
+        await ensure_stream(self, stream)
 
     async def ensure_stream_config(self, config: StreamConfig) -> None:
         """Do as `ensure_stream` for a configuration in NATS's own terms.

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
+from shared.events.streams import covers
 from shared.messaging.connection.errors import translated
 from shared.messaging.dead_letters.store import REPLAY_FOR
 from shared.messaging.publisher import OutgoingMessage
 from shared.messaging.publishing.wire import MESSAGE_ID
-from shared.messaging.streams.diff import covers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shared.events import stream_for_subject
+from shared.events.streams import CONVENTION
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.resilience import Circuit
 
@@ -29,7 +29,7 @@ class Subscription:
         durable: Name of the consumer. Replicas of a service share it, and with it the messages.
         handler: Returning acknowledges the message; what it raises decides by
             `shared.errors.outcome_of` and `retry`.
-        stream: The stream, if the subject's domain does not tell it.
+        stream: The stream; by default the one of the subject's domain, by convention.
         concurrency: How many messages are handled at a time in this process. A message is fetched
             only when there is room to handle it.
         retry: When a failed message comes again.
@@ -94,7 +94,7 @@ class Subscription:
                 "passed by the later ones of its key. With order_by, leave batch out"
             )
         if self.stream is None:
-            object.__setattr__(self, "stream", stream_for_subject(self.subject).value)
+            object.__setattr__(self, "stream", CONVENTION.holding(self.subject).name)
 
 
 class State(StrEnum):

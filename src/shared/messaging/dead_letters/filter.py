@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BeforeValidator, Field
 
 from shared.errors import ValidationError
-from shared.messaging.streams.diff import covers
+from shared.events.streams import covers
 
 if TYPE_CHECKING:
     from shared.messaging.dead_letters.dead_letter import DeadLetterHead

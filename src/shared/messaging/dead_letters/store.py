@@ -506,9 +506,7 @@ class DeadLetters:
         if CLAIM in letter.headers and edit.body is not None:
             # What it was may be lost for good; that is why somebody hands in a new one.
             own = replace(own, headers={n: v for n, v in own.headers.items() if n != CLAIM})
-        from shared.platform.declared import contracts as declared_contracts  # noqa: PLC0415 - the product
-
-        check_edited(own, body, (*self._contracts, *declared_contracts()))
+        check_edited(own, body, self._contracts)
         return body, differences(own.body, body)
 
     async def _again(self, letter: DeadLetter, body: bytes, digest: str | None) -> OutgoingMessage:

@@ -7,7 +7,6 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
-from shared.events import stream_for_subject
 from shared.messaging.publishing.acknowledgements import PubAck
 
 if TYPE_CHECKING:
@@ -29,12 +28,11 @@ _INCOMPLETE = 10176
 def by_stream(messages: Sequence[OutgoingMessage]) -> list[list[int]]:
     """Return the places of the messages, grouped by the stream that will take them.
 
-    A batch lies in one stream. A subject that the table of streams does not know is taken to
-    share its stream with others of its domain.
+    A batch lies in one stream, and subjects of one domain are taken to share one.
     """
     groups: dict[str, list[int]] = {}
     for place, message in enumerate(messages):
-        groups.setdefault(_stream(message.subject), []).append(place)
+        groups.setdefault(domain_of(message.subject), []).append(place)
     return list(groups.values())
 
 
@@ -105,8 +103,10 @@ def held_back(before: MessageBusError) -> MessageBusError:
 
 
 @lru_cache(maxsize=1024)
-def _stream(subject: str) -> str:
-    try:
-        return stream_for_subject(subject)
-    except ValueError:
-        return ".".join(subject.split(".")[:2])
+def domain_of(subject: str) -> str:
+    """Return what subjects of one stream share, as far as the subject tells.
+
+    It is the domain of ``cmd.<domain>.<...>`` and ``evt.<domain>.<...>``, else two tokens.
+    """
+    tokens = subject.split(".")
+    return tokens[1] if tokens[0] in {"cmd", "evt"} and len(tokens) > 1 else ".".join(tokens[:2])

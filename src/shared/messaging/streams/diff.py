@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nats.js.api import DiscardPolicy, PersistMode, StoreCompression, StreamConfig
 
+from shared.events.streams import united
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 Limit = TypeVar("Limit", int, float, int | None, float | None)
 
@@ -101,7 +103,7 @@ def _merged(existing: StreamConfig, wanted: StreamConfig) -> StreamConfig:
     markers = existing.subject_delete_marker_ttl or wanted.subject_delete_marker_ttl
     return replace(
         existing,
-        subjects=united([*(existing.subjects or ()), *(wanted.subjects or ())]),
+        subjects=list(united([*(existing.subjects or ()), *(wanted.subjects or ())])),
         max_age=_wider(existing.max_age, wanted.max_age),
         max_msgs=_wider(existing.max_msgs, wanted.max_msgs),
         max_bytes=_wider(existing.max_bytes, wanted.max_bytes),
@@ -198,29 +200,6 @@ def _given(value: object) -> object:
 def _told(existing: StreamConfig, wanted: StreamConfig, name: str, advice: str) -> str:
     is_, asked = _text(getattr(existing, name)), _text(getattr(wanted, name))
     return f"{name} is {is_}, wanted {asked}: {advice}"
-
-
-def united(subjects: Iterable[str]) -> list[str]:
-    """Return the subjects without those that another one catches anyway."""
-    unique = list(dict.fromkeys(subjects))
-    return [s for s in unique if not any(o != s and covers(o, s) for o in unique)]
-
-
-def covers(wide: str, narrow: str) -> bool:
-    """Tell whether every subject that matches `narrow` matches `wide`.
-
-    >>> covers("evt.order.>", "evt.order.*"), covers("evt.order.*", "evt.order.>")
-    (True, False)
-    """
-    wide_tokens, narrow_tokens = wide.split("."), narrow.split(".")
-    for index, token in enumerate(wide_tokens):
-        if token == ">":  # noqa: S105 - a token of a subject
-            return len(narrow_tokens) > index
-        if index >= len(narrow_tokens) or narrow_tokens[index] == ">":
-            return False
-        if token not in ("*", narrow_tokens[index]):
-            return False
-    return len(wide_tokens) == len(narrow_tokens)
 
 
 def _wider(existing: Limit, wanted: Limit) -> Limit:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import nats.js.errors
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import MessageBusError
-from shared.events import StreamDefinition
+from shared.events.streams import StreamDefinition, overlap
 from shared.messaging.connection.errors import translated
-from shared.messaging.streams.diff import Difference, compare, united
+from shared.messaging.streams.diff import Difference, compare
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nats.aio.client import ServerVersion
 
     from shared.config import NatsSettings
@@ -72,17 +75,21 @@ def stream_config(
 ) -> StreamConfig:
     """Return what is asked of a server of that version."""
     release = (version.major, version.minor)
-    per_subject = definition.max_messages_per_subject
+    max_age = definition.max_age_seconds or 0
+    window = definition.dedupe_window_seconds or settings.dedupe_window_seconds
     return StreamConfig(
         name=definition.name,
-        subjects=united(definition.subjects),
-        storage=StorageType.FILE,
-        retention=RetentionPolicy.LIMITS,
-        max_age=definition.max_age_seconds,
-        max_msgs_per_subject=-1 if per_subject is None else per_subject,
+        subjects=list(definition.subjects),
+        storage=StorageType(definition.storage),
+        retention=RetentionPolicy(definition.retention),
+        max_age=max_age,
+        max_msgs=definition.max_messages or -1,
+        max_bytes=definition.max_bytes or -1,
+        max_msg_size=definition.max_message_bytes or -1,
+        max_msgs_per_subject=definition.max_messages_per_subject or -1,
         allow_rollup_hdrs=True,
-        duplicate_window=min(settings.dedupe_window_seconds, definition.max_age_seconds),
-        num_replicas=settings.replicas,
+        duplicate_window=min(window, max_age) if max_age else window,
+        num_replicas=definition.replicas or settings.replicas,
         allow_msg_ttl=True if release >= (2, 11) else None,
         allow_msg_schedules=True if release >= (2, 12) else None,
         allow_atomic=True if release >= (2, 12) else None,
@@ -106,15 +113,64 @@ async def _created(bus: Connection, config: StreamConfig) -> bool:
             if error.err_code == _NAME_IN_USE:
                 return False
             if error.err_code == _SUBJECTS_OVERLAP:
-                raise MessageBusError(
-                    f"stream {config.name} cannot take {', '.join(config.subjects or ())}: "
-                    "another stream holds one of these subjects",
-                    operation="create stream",
-                    stream=config.name,
-                    retryable=False,
-                ) from error
+                for (holder, held), subject in product(await _held(bus), config.subjects or ()):
+                    if overlap(held, subject) and holder != config.name:
+                        raise _taken(config.name or "", subject, holder, held) from error
             raise
     return True
+
+
+async def check_holder(bus: Connection, name: str, subjects: Sequence[str]) -> bool:
+    """Tell whether a stream that somebody else creates is there, and holds the subjects.
+
+    Raises:
+        MessageBusError: another stream holds one of them, or this one is there without it: who
+            waits for it would wait for ever. Not retryable. Retryable when JetStream does not
+            answer.
+    """
+    with translated("look up stream", stream=name):
+        held = {
+            subject: [(holder, own) for holder, own in await _held(bus) if overlap(own, subject)]
+            for subject in subjects
+        }
+        there = await _look_up(bus, name) is not None
+    for subject, holders in held.items():
+        if any(holder == name for holder, _ in holders):
+            continue
+        if holders:
+            raise _taken(name, subject, *holders[0])
+        if there:
+            raise MessageBusError(
+                f"stream {name} is on the server and does not take {subject!r}: add it, "
+                f"nats stream edit {name} --subjects=..., or name the stream that does",
+                operation="look up stream",
+                stream=name,
+                retryable=False,
+            )
+    return there
+
+
+async def _held(bus: Connection) -> list[tuple[str, str]]:
+    """Return each subject that a stream takes, with the stream's name before it."""
+    found: list[tuple[str, str]] = []
+    offset = 0
+    while page := await bus.js.streams_info(offset):
+        offset += len(page)  # the server lists 256 at a time
+        found += [(info.config.name or "", s) for info in page for s in info.config.subjects or ()]
+    return found
+
+
+def _taken(name: str, subject: str, holder: str, held: str) -> MessageBusError:
+    """Return the error of a subject that another stream has: which, and what to do."""
+    return MessageBusError(
+        f"stream {name} cannot take {subject!r}: stream {holder} on the server takes {held!r}. "
+        f"Name that stream where the subject is declared, Contract(..., stream={holder!r}), or "
+        f"take the subject from it: nats stream edit {holder} --subjects=...",
+        operation="create stream",
+        stream=name,
+        retryable=False,
+        details={"holder": holder, "subject": subject},
+    )
 
 
 def _refuse_danger(existing: StreamConfig, difference: Difference) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import nats.js.errors
 
+from shared.events.streams import covers
 from shared.messaging.connection.errors import translated
-from shared.messaging.streams.diff import covers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.errors import NotFoundError, ValidationError
+from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, Subscription
 from shared.testing.promises._suites import QUICK, ContractSuite, subscribed
 
@@ -31,7 +32,7 @@ class DeadLetterPromises(ContractSuite):
             subject=self.contract.subject,
             durable=durable,
             handler=handler,
-            stream=self.contract.stream.value,
+            stream=CONVENTION.of(self.contract).name,
             retry=QUICK,
             ack_wait_seconds=1,
         )
@@ -55,7 +56,7 @@ class DeadLetterPromises(ContractSuite):
 
         seen |= {"first": [], "second": []}
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with (
                 subscribed(bus, self.subscription("first", first)),
                 subscribed(bus, self.subscription("second", second)),

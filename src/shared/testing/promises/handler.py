@@ -6,6 +6,7 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, OutgoingMessage
 from shared.testing.faults import database_down, doubled_deliveries, lost_acks
 from shared.testing.nats_proxy import NatsProxy
@@ -65,7 +66,7 @@ class HandlerPromises(ContractSuite, ServiceSuite):
             for number in range(_SOME):
                 if not await self.counted(application.database, number):
                     return False
-            consumers = await application.bus.js.consumers_info(self.contract.stream.value)
+            consumers = await application.bus.js.consumers_info(CONVENTION.of(self.contract).name)
             return not any(info.num_pending or info.num_ack_pending for info in consumers)
 
         await self.eventually(handled)

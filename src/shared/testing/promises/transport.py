@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import NatsSettings
 from shared.errors import ValidationError
+from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, Subscription
 from shared.testing.faults import killed, lost_acks, silent
 from shared.testing.nats_proxy import NatsProxy
@@ -37,7 +38,7 @@ class TransportPromises(ContractSuite):
             subject=self.contract.subject,
             durable="promises",
             handler=handler,
-            stream=self.contract.stream.value,
+            stream=CONVENTION.of(self.contract).name,
             **settings,
         )
 
@@ -52,7 +53,7 @@ class TransportPromises(ContractSuite):
         async with NatsProxy(nats_server) as proxy:
             settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
             async with Bus(settings, name="promises") as bus:
-                await bus.ensure_stream(self.contract.stream)
+                await bus.ensure_stream(CONVENTION.of(self.contract))
                 yield proxy, bus
 
     async def test_every_message_arrives(self, nats_settings: NatsSettings) -> None:
@@ -63,7 +64,7 @@ class TransportPromises(ContractSuite):
 
         messages = [self.message(number) for number in range(_MANY)]
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all(messages)
                 await self.eventually(_later(lambda: len(seen) == _MANY))
@@ -74,7 +75,7 @@ class TransportPromises(ContractSuite):
     ) -> None:
         message = self.message(1)
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             first = await bus.publisher.publish(message)
             second = await bus.publisher.publish(message)
         assert (second.sequence, second.duplicate) == (first.sequence, True)
@@ -88,7 +89,7 @@ class TransportPromises(ContractSuite):
                 raise RuntimeError("once")
 
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish(self.message(1))
                 await self.eventually(_later(lambda: attempts == [1, 2]))
@@ -105,7 +106,7 @@ class TransportPromises(ContractSuite):
             seen.append(delivery.body)
 
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all([poison, good])
                 await self.eventually(_later(lambda: seen == [good.body]))
@@ -142,11 +143,11 @@ class TransportPromises(ContractSuite):
         async with self._by_proxy(nats_settings, nats_server) as (proxy, bus):
 
             async def again() -> bool:
-                (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                (info,) = await bus.js.consumers_info(CONVENTION.of(self.contract).name)
                 return bool(info.num_redelivered)
 
             async def acknowledged() -> bool:
-                (info,) = await bus.js.consumers_info(self.contract.stream.value)
+                (info,) = await bus.js.consumers_info(CONVENTION.of(self.contract).name)
                 return not (info.num_pending or info.num_ack_pending)
 
             async with subscribed(bus, self.subscription(handler)):
@@ -175,7 +176,7 @@ class TransportPromises(ContractSuite):
             Bus(nats_settings, name="promises") as bus,
             Bus(nats_settings.model_copy(update={"servers": (proxy.url,)}), name="lost") as lost,
         ):
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(lost, self.subscription(hold)):
                 await bus.publisher.publish(message)
                 await self.eventually(_later(held.is_set))
@@ -193,7 +194,7 @@ class TransportPromises(ContractSuite):
         messages = [self.message(number) for number in range(_MANY)]
         settings = NatsSettings(servers=(own_nats_server.url,))
         async with Bus(settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             await bus.publisher.publish_all(messages[: _MANY // 2])
             async with subscribed(bus, self.subscription(handler)):
                 await self.eventually(_later(lambda: seen))
@@ -219,7 +220,7 @@ class TransportPromises(ContractSuite):
             seen.append(number)
 
         async with Bus(nats_settings, name="promises") as bus:
-            await bus.ensure_stream(self.contract.stream)
+            await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.ordered_subscription(handler)):
                 await bus.publisher.publish_all(messages)
                 await self.eventually(_later(lambda: len(seen) == _MANY))

@@ -10,7 +10,6 @@ from pydantic_core import from_json, to_json
 
 from shared.events import Contract, Envelope, EnvelopeError, context_from_message
 from shared.messaging import Delivery
-from shared.service.incoming import decode
 
 
 class Paid(BaseModel):
@@ -71,21 +70,23 @@ def test_both_ways_lead_to_the_same(body: bytes) -> None:
 
 def test_a_cloud_event_is_read_as_one() -> None:
     headers, body = SENT.cloudevent_message()
-    decoded = decode(PAID, delivery(body, headers), envelope=False)
+    decoded = PAID.codec.decode(PAID, delivery(body, headers), envelope=False)
     assert decoded.event_id == SENT.event_id
     assert decoded.payload().merchant_id == "ada"
 
 
 def test_a_plain_message_takes_the_short_way() -> None:
-    assert decode(PAID, delivery(SENT.encode()), envelope=False).envelope is None
+    assert PAID.codec.decode(PAID, delivery(SENT.encode()), envelope=False).envelope is None
     # Another version is read by the contract's steps, and a header may say that it is one.
     for metadata in ({}, {"version": "1"}):
-        assert decode(PAID, delivery(changed(metadata=metadata)), envelope=False).envelope
+        assert PAID.codec.decode(
+            PAID, delivery(changed(metadata=metadata)), envelope=False
+        ).envelope
 
 
 def _outcome(body: bytes, *, envelope: bool) -> object:
     try:
-        decoded = decode(PAID, delivery(body), envelope=envelope)
+        decoded = PAID.codec.decode(PAID, delivery(body), envelope=envelope)
         payload = decoded.payload()
     except (EnvelopeError, ValidationError) as error:
         return type(error), str(error)
