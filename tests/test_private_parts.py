@@ -28,7 +28,7 @@ PARTS = [
         "fastapi",
         "fastapi.routing",
         ("effective_route_context", "original_route", "starlette_route"),
-        "metrics/middleware.py",
+        "metrics/http.py",
     ),
     ("fastapi", "fastapi.routing", ("iter_route_contexts",), "api/openapi.py"),
     (
