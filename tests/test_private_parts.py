@@ -98,6 +98,7 @@ PARTS = [
         ("_WildcardLoad", "_set_relationship_strategy", "_DEFAULT_TOKEN"),
         "database/repository/loading.py",
     ),
+    ("starlette", "starlette.requests:Request", ("_body",), "api/exception_handlers.py"),
     ("uvicorn", "uvicorn:Server", ("startup", "handle_exit", "force_exit"), "service/server.py"),
 ]
 
