@@ -18,9 +18,9 @@ from benchmarks.results import KEPT, Measured, Results, keep
 ROOT = Path(__file__).parent.parent
 
 HTTP = [
-    "shared: edge, envelope",
-    "bare FastAPI",
-    "Starlette",
+    "shared: edge, unit of work",
+    "bare FastAPI, SQLAlchemy",
+    "Starlette, SQLAlchemy",
     "correlation-id, instrumentator",
     "the same, OpenTelemetry",
     "three BaseHTTPMiddlewares",
@@ -79,8 +79,8 @@ CONTENDERS = {
         ]
         for size in ("100", "1,000", "10,000", "100,000", "900,000")
     },
-    "http: one request": HTTP,
-    "http: one request to uvicorn": HTTP,
+    "http: place an order": HTTP,
+    "http: place an order, by uvicorn": HTTP,
     "log: a line with six fields": [
         "shared: create_logger",
         "python-json-logger",

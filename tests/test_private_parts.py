@@ -28,7 +28,7 @@ PARTS = [
         "fastapi",
         "fastapi.routing",
         ("effective_route_context", "original_route", "starlette_route"),
-        "metrics/middleware.py",
+        "metrics/http.py",
     ),
     ("fastapi", "fastapi.routing", ("iter_route_contexts",), "api/openapi.py"),
     (
@@ -98,6 +98,7 @@ PARTS = [
         ("_WildcardLoad", "_set_relationship_strategy", "_DEFAULT_TOKEN"),
         "database/repository/loading.py",
     ),
+    ("starlette", "starlette.requests:Request", ("_body",), "api/exception_handlers.py"),
     ("uvicorn", "uvicorn:Server", ("startup", "handle_exit", "force_exit"), "service/server.py"),
 ]
 

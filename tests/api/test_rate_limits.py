@@ -495,7 +495,7 @@ def test_limits_come_from_files_and_variables(tmp_path: Path) -> None:
 
 
 def test_what_is_no_name_is_told() -> None:
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not a name"):
         RateLimit("1/day", name='a"b')
 
 

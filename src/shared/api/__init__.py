@@ -1,4 +1,4 @@
-"""The HTTP door of a service.
+"""The HTTP edge of a service.
 
 app = FastAPI()
 app.include_router(create_health_router("credit-service"), prefix="/api/v1")

@@ -26,8 +26,8 @@ from shared.context import Context, TraceContext, bind, new_request_id, safe_id
 from shared.context.deadline import TIMEOUT_HEADER, parse_timeout, remaining_seconds, within
 from shared.errors import RequestTimeoutError
 from shared.metrics import HttpMetrics, render
-from shared.metrics.http import default_http_metrics
-from shared.metrics.middleware import measure_once, metrics_endpoint, route_template
+from shared.metrics.http import default_http_metrics, route_template
+from shared.metrics.middleware import metrics_endpoint
 from shared.tracing import instrumented_trace
 from shared.tracing.span import write_span
 
@@ -281,9 +281,8 @@ class _HttpExchange(_Exchange):
     async def serve(self) -> None:
         edge, scope = self.edge, self.scope
         self.method = scope["method"]
-        if edge.metrics is not None and measure_once(scope):
+        if edge.metrics is not None and edge.metrics.begin(scope, edge.service):
             self._metrics = edge.metrics
-            self._metrics.begin(edge.service)
         if self._announces_too_much():
             await self._refuse_body()
             return
@@ -329,8 +328,10 @@ class _HttpExchange(_Exchange):
         if self.disconnected and not self.completed:
             self.error = self.error or "client disconnected"
         if self._metrics is not None:
-            trace = self.context.trace
-            self._metrics.finish(self.edge.service, self.method, route, self.status, seconds, trace)
+            exemplar = {"trace_id": self.context.trace.trace_id}
+            self._metrics.finish(
+                self.edge.service, self.method, route, self.status, seconds, exemplar
+            )
 
     async def receive(self) -> Message:
         """Hand the application a message, as long as the body keeps within its limit."""

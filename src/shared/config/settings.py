@@ -49,7 +49,7 @@ class Section(BaseModel):
 
 
 class ApiSettings(Section):
-    """The HTTP door."""
+    """The HTTP edge."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -92,7 +92,7 @@ def host_and_port(address: str) -> tuple[str, int | None]:
     """
     found = re.fullmatch(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?", address.strip())
     if found is None or (found[2] is not None and not 0 < int(found[2]) <= _LAST_PORT):
-        raise ValueError(f"{address!r} is no host, nor host:port, nor [IPv6 address]:port")
+        raise ValueError(f"{address!r} is not a host:port, such as db:5432 or [2001:db8::1]:5432")
     return found[1].strip("[]"), None if found[2] is None else int(found[2])
 
 
@@ -116,7 +116,7 @@ class DatabaseSettings(Section):
     password_file: Path | None = None
     """In place of `password`: read again for each new connection, so that it may change."""
     system_user: str | None = None
-    """A role with BYPASSRLS, for work across merchants; without one there is none."""
+    """A role with BYPASSRLS, for work across tenants; without one there is none."""
     system_password: SecretStr | None = None
     system_password_file: Path | None = None
     schema_name: str | None = None
@@ -277,9 +277,9 @@ class ServiceAuthSettings(Section):
     @model_validator(mode="after")
     def _sign_with_one_of_the_secrets(self) -> Self:
         if self.sign_with is None and len(self.secrets) > 1:
-            raise ValueError("sign_with has to name one of the secrets")
+            raise ValueError("sign_with is missing: of several secrets, name one to sign with")
         if self.sign_with is not None and self.sign_with not in self.secrets:
-            raise ValueError("sign_with names none of the secrets")
+            raise ValueError(f"sign_with: {self.sign_with!r} is not the key id of a secret")
         return self
 
 
@@ -296,13 +296,15 @@ def check_limit(text: str) -> str:
     except ValueError:
         limits = []
     if len(limits) != 1 or limits[0].amount < 1:
-        raise ValueError('a limit reads "100/minute" or "1000 per 2 hours"')
+        raise ValueError(
+            f'{text!r} is not a rate limit: a limit reads "100/minute" or "1000 per 2 hours"'
+        )
     return text
 
 
 def _redis(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("a storage URL begins with redis://, rediss:// or unix://")
+        raise ValueError("not a Redis URL: it begins with redis://, rediss:// or unix://")
     return url
 
 

@@ -1,4 +1,4 @@
-"""Ids and trace of the work in hand, carried by a context variable.
+"""Ids and trace of the current work, carried by a context variable.
 
 context = Context.start(trace=TraceContext.parse(traceparent, tracestate))
 with bind(context):

@@ -1,4 +1,4 @@
-"""How long anybody still waits for the work in hand, carried by a context variable.
+"""How long anybody still waits for the current work, carried by a context variable.
 
 A caller tells the service it calls in the header `X-Request-Timeout-Ms`: the time that is left, in
 whole milliseconds. It is a duration and no moment, since the clocks of two machines differ; gRPC's

@@ -57,11 +57,11 @@ class TraceContext:
 
     def __post_init__(self) -> None:
         if not _TRACE_ID.fullmatch(self.trace_id):
-            raise ValueError(f"not a trace id: {self.trace_id!r}")
+            raise ValueError(f"{self.trace_id!r} is not a trace id: 32 hex digits, not all 0")
         if not _SPAN_ID.fullmatch(self.span_id):
-            raise ValueError(f"not a span id: {self.span_id!r}")
+            raise ValueError(f"{self.span_id!r} is not a span id: 16 hex digits, not all 0")
         if not 0 <= self.flags <= 0xFF:  # noqa: PLR2004 - one byte
-            raise ValueError(f"trace flags are one byte: {self.flags!r}")
+            raise ValueError(f"{self.flags!r} is not a byte of trace flags: 0 to 255")
 
     @classmethod
     def start(cls) -> Self:

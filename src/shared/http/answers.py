@@ -66,7 +66,7 @@ def read_answer(response: httpx.Response, answer: Any, *, service: str) -> Envel
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
     request = response.request
     raise UpstreamServiceError(
-        f"{service} answered something else than expected",
+        f"{service} sent an answer of another shape than expected",
         service=service,
         retryable=False,
         upstream_service=service,

@@ -107,7 +107,7 @@ class ServiceClient:
         RequestTimeoutError: no answer in time.
         ServiceUnavailableError: the service cannot be reached.
         CircuitOpenError: it failed too often, and was not asked.
-        UpstreamServiceError: it failed, or answered something else than expected.
+        UpstreamServiceError: it failed, or its answer was not the one expected.
         ValueError: a path that does not begin with a slash.
     """
 
@@ -325,7 +325,7 @@ class ServiceClient:
     ) -> httpx.Response:
         """Call until there is a good answer, or no reason to hope for one."""
         if not path.startswith("/"):
-            raise ValueError(f"a path begins with a slash: {path!r}")
+            raise ValueError(f"{path!r} is not a path: it begins with a slash")
         total, waited_for = self._settings.total_timeout_seconds, remaining_seconds()
         hurried = waited_for is not None and waited_for < total
         request = _Request(method, path, query, headers, content, hurried)

@@ -8,7 +8,6 @@ with span("charge card", kind="client", provider="stripe") as charge:
 """
 
 from shared.tracing.configure import configure_tracing
-from shared.tracing.instrumented import instrumented_trace
 from shared.tracing.span import (
     FinishedSpan,
     Kind,
@@ -16,6 +15,7 @@ from shared.tracing.span import (
     SpanExporter,
     export_to,
     exporter,
+    instrumented_trace,
     record_span,
     span,
 )

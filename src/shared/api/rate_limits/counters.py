@@ -82,7 +82,7 @@ class Counters:
                 allowed = await self._storage.acquire_sliding_window_entry(key, limit, seconds)
                 window = await self._storage.get_sliding_window(key, seconds)
         except (StorageError, OSError) as error:
-            raise RedisError("Redis does not count", operation="rate_limit") from error
+            raise RedisError("Redis did not count the call", operation="rate_limit") from error
         # Not by the strategy's own statistics: in a window's first moment they tell no wait at all.
         previous, previous_left, current, left = window
         share = math.floor(previous * previous_left / seconds)

@@ -35,7 +35,7 @@ from shared.config.settings import check_limit
 from shared.context import current
 from shared.errors import RateLimitedError, RedisError
 from shared.metrics import http_rate_limits_skipped_total, http_requests_limited_total
-from shared.metrics.middleware import route_template
+from shared.metrics.http import route_template
 
 if TYPE_CHECKING:
     from shared.api.rate_limits.counters import Counters, Hit
@@ -234,7 +234,7 @@ class RateLimit:
         name: routes under one name count together; letters, digits and ``._-``.
 
     Raises:
-        ValueError: no limit, or no name.
+        ValueError: not a rate limit, or not a name.
     """
 
     raised_errors = (RateLimitedError,)
@@ -242,7 +242,7 @@ class RateLimit:
 
     def __init__(self, limit: str, *, per: Per = "client", name: str | None = None) -> None:
         if name is not None and not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name: letters, digits and ._- make one")
+            raise ValueError(f"{name!r} is not a name: use letters, digits and ._- only")
         self._policies = (_Policy.parse(limit, per=per, prefix=f"{name or 'route'}-"),)
         self._per = per
         self._name = name
