@@ -15,7 +15,7 @@ from shared.config import DeliverySettings
 from shared.delivery.relay.fences import Fences
 from shared.delivery.relay.janitor import Janitor
 from shared.delivery.relay.leases import LeasedOutbox
-from shared.delivery.relay.listener import Listener
+from shared.delivery.relay.listener import CommitListener
 from shared.delivery.relay.sender import Sender
 from shared.events import Contract
 from shared.testing import eventually
@@ -76,7 +76,7 @@ async def test_a_listener_that_is_cancelled_from_within_listens_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.settings = DeliverySettings(poll_seconds=3600)
-    cancel_once(monkeypatch, Listener, "_listen")
+    cancel_once(monkeypatch, CommitListener, "_listen")
     async with running(world.relay()):
         await eventually(lambda: listening(world))
         await world.add(1)

@@ -89,7 +89,7 @@ class Receipt:
         """Note outcomes; what is not published holds back the later ones of its key."""
         now = datetime.now(UTC)
         for row, result in zip(rows, results, strict=True):
-            if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
+            if isinstance(result, PubAck):  # an error's kind is abstract, and expensive to ask for
                 self.published.append((row, result, now))
             elif not result.details.get("held_back"):
                 (self.refused if lost_fence(result) else self.failed).append((row, result))
