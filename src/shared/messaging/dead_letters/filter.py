@@ -123,8 +123,8 @@ class DeadLetterFilter:
 class DeadLetterGroup:
     """Dead letters of one handler whose errors have the same fingerprint: one cause, most likely.
 
-    `error_message` and `reason` are those of the latest, whose number is `example`. Those without an
-    error (their process died with them) have no fingerprint, and are grouped by their reason.
+    `error_message` and `reason` are those of the latest, whose number is `example`. Those without
+    an error (their process died with them) have no fingerprint, and are grouped by their reason.
     """
 
     fingerprint: str | None
