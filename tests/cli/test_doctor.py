@@ -59,7 +59,7 @@ def test_findings_are_told_with_reason_and_fix_and_decide_the_exit_code() -> Non
     found = json.loads(doctor("--only", "stream-missing", "--json").stdout)
     assert [finding["severity"] for finding in found] == ["error"]
     assert found[0].keys() == {"code", "severity", "about", "what", "why", "fix"}
-    assert "there is no code stream-mising" in doctor("--only", "stream-mising").output
+    assert "is not a code" in doctor("--only", "stream-mising").output
 
 
 def test_what_services_log_and_print_is_no_part_of_the_answer(project: Path) -> None:

@@ -15,7 +15,7 @@ from shared.config import DeliverySettings
 from shared.delivery.relay.fences import Fences
 from shared.delivery.relay.janitor import Janitor
 from shared.delivery.relay.leases import LeasedOutbox
-from shared.delivery.relay.listener import Listener
+from shared.delivery.relay.listener import CommitListener
 from shared.delivery.relay.sender import Sender
 from shared.events import Contract
 from shared.testing import eventually
@@ -76,7 +76,7 @@ async def test_a_listener_that_is_cancelled_from_within_listens_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.settings = DeliverySettings(poll_seconds=3600)
-    cancel_once(monkeypatch, Listener, "_listen")
+    cancel_once(monkeypatch, CommitListener, "_listen")
     async with running(world.relay()):
         await eventually(lambda: listening(world))
         await world.add(1)
@@ -235,7 +235,7 @@ async def test_a_listener_ends_though_its_connection_is_lost_at_that_moment(
 
     monkeypatch.setattr(database, "connect", remembered)
     listening = asyncio.Event()
-    listener = Listener(database, lambda: None, connected=listening.set)
+    listener = CommitListener(database, lambda: None, connected=listening.set)
     running = asyncio.create_task(listener.run())
     await listening.wait()
     opened[0].terminate()

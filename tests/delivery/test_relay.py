@@ -126,7 +126,7 @@ class Refusing(Spy):
     ) -> list[PubAck | MessageBusError]:
         results: list[PubAck | MessageBusError] = []
         held: set[str | None] = set()
-        for message, key in zip(messages, keys or (), strict=True):
+        for message, key in zip(messages, keys or [None] * len(messages), strict=True):
             if key in held:
                 results.append(MessageBusError("held back", details={"held_back": True}))
             elif Envelope.decode(message.body).payload["n"] == self._number and self._times:

@@ -26,8 +26,15 @@ from shared.doctor.checks.streams import _copies
 from shared.doctor.patient import Patient, duration
 from shared.doctor.releases import judge_release
 from shared.events import Contract
-from shared.messaging import Bus, DeadLetters, Delivery, Inspection, OutgoingMessage, RetryPolicy
-from shared.messaging.streams import facts as inspection
+from shared.messaging import (
+    Bus,
+    DeadLetters,
+    Delivery,
+    Inspection,
+    OutgoingMessage,
+    ReplicaFacts,
+    RetryPolicy,
+)
 from shared.messaging.streams.consumers import ensure_consumer
 from shared.platform.streams import STREAMS
 from shared.service import Service
@@ -197,8 +204,8 @@ async def test_replicas_that_are_away(nats_settings: NatsSettings) -> None:
         facts = await Inspection(bus).stream("MERCHANT")
         assert facts is not None
     copies = (
-        inspection.ReplicaFacts("n2", current=False, offline=True),
-        inspection.ReplicaFacts("n3", current=True, offline=False),
+        ReplicaFacts("n2", current=False, offline=True),
+        ReplicaFacts("n3", current=True, offline=False),
     )
     patient = Patient(hello_service(), on_nats(nats_settings), "hello.py")
     found = _copies(replace(facts, leader=None, replicas=copies), [patient])
@@ -400,7 +407,7 @@ async def test_a_clock_that_is_wrong(
     def late() -> datetime:
         return datetime.now(UTC) - timedelta(seconds=100)
 
-    monkeypatch.setattr(inspection, "_now", late)
+    monkeypatch.setattr("shared.messaging.streams.store._now", late)
     monkeypatch.setattr("shared.doctor.checks.database._now", late)
     settings = on_nats(nats_settings).model_copy(update={"database": database_settings})
     async with merchant_stream(nats_settings):

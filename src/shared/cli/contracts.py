@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from shared.contracts import Change, ContractTable
     from shared.events import Contract
-    from shared.messaging import StoredConsumer
+    from shared.messaging import ConsumerFacts
     from shared.service import Service
 
 __all__ = ["app"]
@@ -253,7 +253,7 @@ def impact(
 
 # -- who would break -----------------------------------------------------------------------------
 
-_Judged = tuple["Contract[Any]", "StoredConsumer", "Reader | None", Impact]
+_Judged = tuple["Contract[Any]", "ConsumerFacts", "Reader | None", Impact]
 
 
 def _written(table: ContractTable, subject: str | None) -> list[Contract[Any]]:
@@ -286,7 +286,7 @@ def _verdict(contract: Contract[Any], reader: Reader | None) -> Impact:
 
 
 def _row(
-    contract: Contract[Any], consumer: StoredConsumer, reader: Reader | None, impact: Impact
+    contract: Contract[Any], consumer: ConsumerFacts, reader: Reader | None, impact: Impact
 ) -> dict[str, Any]:
     return {
         "subject": contract.subject,

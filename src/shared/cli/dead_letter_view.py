@@ -23,7 +23,7 @@ _MOMENT = "%Y-%m-%d %H:%M:%S"
 
 
 def letters_table(letters: Iterable[DeadLetterHead]) -> Table:
-    """Make a table of letters."""
+    """Make a table of dead letters."""
     listed = new_table(
         "#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint"
     )
@@ -82,14 +82,14 @@ def audit_table(records: Iterable[AuditRecord]) -> Table:
 
 
 def told(letter: DeadLetterHead) -> dict[str, object]:
-    """Return all that is known of a letter but its body."""
+    """Return all that is known of a dead letter but its body."""
     known = asdict(letter)
     known.pop("body", None)
     return {**known, "trace_id": letter.trace_id, "correlation_id": letter.correlation_id}
 
 
 def told_whole(letter: DeadLetter) -> dict[str, object]:
-    """Return a letter with its body: as text where it is text, and as base64 in any case."""
+    """Return a dead letter with its body: as text where it is text, and as base64 in any case."""
     try:
         text = letter.body.decode()
     except UnicodeDecodeError:
@@ -98,7 +98,7 @@ def told_whole(letter: DeadLetter) -> dict[str, object]:
 
 
 def pretty(body: bytes) -> str:
-    """Return JSON indented, other text as it is, and what is no text with its bytes escaped."""
+    """Return JSON indented, other text as it is, and what is not text with its bytes escaped."""
     try:
         return to_json(from_json(body), indent=2).decode()
     except ValueError:

@@ -301,7 +301,7 @@ def restore(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
     servers: Servers = LOCAL,
 ) -> None:
-    """Put a letter that was discarded (or replayed) on the list again."""
+    """Put a dead letter that was discarded (or replayed) on the list again."""
     sequence = _with_dead_letters(
         servers, lambda dead: dead.restore(record, actor=_actor(), reason=reason)
     )
@@ -309,7 +309,7 @@ def restore(
 
 
 class _Work:
-    """Something done with many letters: counted first, agreed to, interrupted between two."""
+    """Something done with many dead letters: counted first, agreed to, interrupted between two."""
 
     def __init__(
         self, verb: str, done: str, *, limit: int | None, dry_run: bool, yes: bool, json: bool
@@ -385,7 +385,7 @@ class _Work:
 
 @contextmanager
 def _interrupts(stop: asyncio.Event) -> Iterator[None]:
-    """Take the first Ctrl-C as a wish to stop between two letters; the second ends at once."""
+    """Take the first Ctrl-C as a wish to stop between two dead letters; the second ends at once."""
     loop = asyncio.get_running_loop()
 
     def first() -> None:

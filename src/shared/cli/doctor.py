@@ -60,7 +60,7 @@ def doctor(
 
     for code in [*(only or ()), *(skip or ())]:
         if code not in CODES:
-            raise typer.BadParameter(f"there is no code {code}; there are: {', '.join(CODES)}")
+            raise typer.BadParameter(f"{code!r} is not a code; there are: {', '.join(CODES)}")
     chosen = targets or discover_services(Path.cwd())
     if not chosen:
         raise typer.BadParameter(

@@ -104,7 +104,7 @@ CODES: Mapping[str, str] = {
     "consumer-config": "The consumer works under other rules than its handler declares.",
     "consumer-unread": "Messages wait, and nobody asks for them.",
     "consumer-backlog": "Messages wait for longer than a healthy service lets them.",
-    "consumer-stuck": "At its limit of unacknowledged messages the server stops, without a word.",
+    "consumer-stuck": "At its limit of unacknowledged messages the server stops in silence.",
     "consumer-ack-pending": "Replicas run dry while the server waits for acknowledgements.",
     "consumer-redelivered": "Most of the work is done again: attempts fail, or take too long.",
     "consumer-paused": "A paused consumer gives nothing to anybody.",

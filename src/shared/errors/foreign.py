@@ -188,7 +188,7 @@ def _retry_after_seconds(value: str | None) -> int | None:
 def _endpoint(exc: httpx.HTTPError) -> str | None:
     try:
         request = exc.request
-    except RuntimeError:  # httpx's own word for "there is none"
+    except RuntimeError:  # how httpx says that there is none
         return None
     url = request.url
     return f"{request.method} {url.scheme}://{url.netloc.decode('ascii')}{url.path}"

@@ -17,7 +17,7 @@ class Outcome(Enum):
     RETRY = "retry"
     """Delivered again after a delay, as often as the subscriber's policy allows."""
     DEAD_LETTER = "dead_letter"
-    """Put aside whole, with the reason: trying again cannot help."""
+    """Stored as a dead letter, with the reason: another attempt cannot help."""
 
 
 def outcome_of(error: BaseException) -> Outcome:

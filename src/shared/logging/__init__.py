@@ -1,4 +1,4 @@
-"""Logs: one line per record, with the ids of the work in hand and without its secrets.
+"""Logs: one line per record, with the ids of the current work and without its secrets.
 
 configure_logging(settings.logging, service="credit-service", environment=settings.environment)
 logger = create_logger("credit-service")

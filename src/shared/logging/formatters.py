@@ -157,7 +157,7 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def add_ids(line: dict[str, object]) -> None:
-    """Add the ids of the work in hand; outside of any there are none."""
+    """Add the ids of the current work; outside of any there are none."""
     context = current()
     if context is None:
         return

@@ -1,4 +1,4 @@
-"""Fields bound to the task in hand: every log line of the task carries them."""
+"""Fields bound to the current task: every log line of the task carries them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Sampling(logging.Handler):
     closes the other handlers.
 
     Records at ERROR and above are always handed on: an error id that a caller was told is found in
-    the log. So are those whose message is no text, and a line that is new while a thousand others
+    the log. So are those whose message is not text, and a line that is new while a thousand others
     are being counted.
 
     Args:
@@ -157,7 +157,7 @@ class Sampling(logging.Handler):
             name, level, __file__, 0, "%s … repeated %d times", (message, repeated), None
         )
         setattr(record, FIELDS, {"repeated": repeated})
-        # The count belongs to no request, whichever happens to be in hand.
+        # The count belongs to no request, whichever happens to be current.
         contextvars.Context().run(self._hand_on, record)
 
     def _hand_on(self, record: logging.LogRecord) -> None:

@@ -21,21 +21,21 @@ from shared.messaging.consuming.subscription import (
 )
 from shared.messaging.dead_letters.audit import Action, AuditPage, AuditRecord
 from shared.messaging.dead_letters.dead_letter import DeadLetter, DeadLetterHead
-from shared.messaging.dead_letters.edit import Change, DeadLetterEdit
+from shared.messaging.dead_letters.edit import BodyChange, DeadLetterEdit
 from shared.messaging.dead_letters.filter import DeadLetterFilter, DeadLetterGroup
 from shared.messaging.dead_letters.store import DeadLetterOutcome, DeadLetterPage, DeadLetters
 from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publishing.middleware import PublishMiddleware, PublishNext
 from shared.messaging.streams.facts import (
     ConsumerFacts,
-    Inspection,
     MonitoringFacts,
     ReplicaFacts,
     ServerFacts,
+    StoredMessage,
     StreamFacts,
 )
-from shared.messaging.streams.readers import StoredConsumer, find_consumers
-from shared.messaging.streams.stored import StoredMessage, StoredStream, StreamStore
+from shared.messaging.streams.inspection import Inspection
+from shared.messaging.streams.store import StreamStore, find_consumers
 from shared.messaging.subscriber import Subscriber
 from shared.resilience import Circuit
 
@@ -64,9 +64,9 @@ __all__ = [
     "AuditRecord",
     "Batch",
     "BatchPolicy",
+    "BodyChange",
     "Bus",
     "CallNext",
-    "Change",
     "Circuit",
     "ConsumerFacts",
     "DeadLetter",
@@ -98,9 +98,7 @@ __all__ = [
     "ServerFacts",
     "ServiceDependencies",
     "State",
-    "StoredConsumer",
     "StoredMessage",
-    "StoredStream",
     "StreamFacts",
     "StreamStore",
     "Subscriber",

@@ -22,7 +22,7 @@ from shared.messaging import StreamStore
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from shared.messaging import Bus, StoredStream
+    from shared.messaging import Bus, StreamFacts
 
 __all__ = ["NO_FENCE", "Fence", "Fences", "StreamFeatures", "fence_is_busy", "lost_fence"]
 
@@ -145,16 +145,16 @@ class Fences:
 
     async def _look_up(self, name: str) -> StreamFeatures | None:
         stream = await self._store.stream(name)
-        if stream is None or stream.server < _SINCE:
+        if stream is None or self._store.server_version < _SINCE:
             return StreamFeatures(name) if stream is not None else None
         return StreamFeatures(
             name,
             atomic=stream.atomic,
             fenced=await self._takes_fences(stream),
-            replicated=stream.replicas > 1,
+            replicated=stream.copies > 1,
         )
 
-    async def _takes_fences(self, stream: StoredStream) -> bool:
+    async def _takes_fences(self, stream: StreamFacts) -> bool:
         """Have the stream take the subjects of fences."""
         if not stream.rollup:
             _logger.warning(

@@ -1,4 +1,4 @@
-"""Hears of commits in other processes, so that the relay need not wait for its next poll."""
+"""Listens for commits in other processes, so that the relay need not wait for its next poll."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from shared.database import Database
 
-__all__ = ["Listener"]
+__all__ = ["CommitListener"]
 
 _logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 1.0
-# A connection cut without a word (a firewall, a lost host) is noticed by asking.
+# A connection that was cut silently (a firewall, a lost host) is noticed by asking.
 _ALIVE_EVERY_SECONDS = 30.0
 _ALIVE_WITHIN_SECONDS = 10.0
 
 
-class Listener:
+class CommitListener:
     """Calls ``heard`` for every NOTIFY of the outbox, over one connection outside of the pool.
 
     A notification is a hint: while the connection is gone none is heard, and the relay polls.

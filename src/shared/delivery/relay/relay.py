@@ -16,7 +16,7 @@ from shared.delivery.outbox.tables import PARTITIONS
 from shared.delivery.relay.fences import Fences
 from shared.delivery.relay.janitor import Janitor
 from shared.delivery.relay.leases import LeasedOutbox
-from shared.delivery.relay.listener import Listener
+from shared.delivery.relay.listener import CommitListener
 from shared.delivery.relay.pending import record_published
 from shared.delivery.relay.sender import Publishes, Receipt, Sender
 from shared.delivery.relay.uncancelled import uncancelled
@@ -152,7 +152,7 @@ class Relay:
         self._bus = bus
         self._renewal_seconds = settings.lease_seconds / 3
         self._janitor = Janitor(database, settings)
-        self._listener = Listener(database, self.wake, connected=self._return)
+        self._listener = CommitListener(database, self.wake, connected=self._return)
         self._outbox = LeasedOutbox(database, lease_seconds=settings.lease_seconds)
         self._sender: Sender | None = None
         self._woken = asyncio.Event()

@@ -88,7 +88,7 @@ class Receipt:
         """Note outcomes; what is not published holds back the later ones of its key."""
         now = datetime.now(UTC)
         for row, result in zip(rows, results, strict=True):
-            if isinstance(result, PubAck):  # an error's kind is abstract, and dear to ask for
+            if isinstance(result, PubAck):  # an error's kind is abstract, and expensive to ask for
                 self.published.append((row, result, now))
             elif not result.details.get("held_back"):
                 (self.refused if lost_fence(result) else self.failed).append((row, result))
@@ -135,15 +135,15 @@ class Sender:
                     receipt.note([row], [stream])
                 else:
                     by_stream.setdefault(stream.name if stream else None, []).append(row)
+            sending = [
+                self._to_stream(streams.get(part[0].subject), part, receipt)
+                for part in by_stream.values()
+            ]
+            if len(sending) == 1:
+                await sending[0]
+                continue
             # All of them to their end: what one still sends must not meet the next turn's messages.
-            ends = await asyncio.gather(
-                *(
-                    self._to_stream(streams.get(part[0].subject), part, receipt)
-                    for part in by_stream.values()
-                ),
-                return_exceptions=True,
-            )
-            for end in ends:
+            for end in await asyncio.gather(*sending, return_exceptions=True):
                 if end is not None:
                     raise end
         return receipt
@@ -178,17 +178,13 @@ class Sender:
             self._fences.forget(stream.name)
             receipt.note(rows, [error] * len(rows))
             return
-        # What failed before may fail again, and would have a whole batch refused.
-        fresh = [row for row in rows if row.attempts == 0]
-        one_at_a_time = stream.replicated and stream.fenced
         if stream.atomic and self._atomic is not None:
-            for batch in _batches(fresh):
-                if not await self._batch(self._atomic, receipt.ready(batch), fences, receipt):
-                    await self._singly(batch, fences, receipt, one_at_a_time=one_at_a_time)
-        else:
-            await self._singly(fresh, fences, receipt, one_at_a_time=one_at_a_time)
-        tried = [row for row in rows if row.attempts > 0]
-        await self._singly(tried, fences, receipt, one_at_a_time=one_at_a_time)
+            # What failed before may fail again, and would have a whole batch refused.
+            for batch in _batches(row for row in rows if row.attempts == 0):
+                if not await self._batch(self._atomic, batch, fences, receipt):
+                    await self._singly(batch, fences, receipt, stream)
+            rows = [row for row in rows if row.attempts > 0]
+        await self._singly(rows, fences, receipt, stream)
         if receipt.refused:
             self._fences.forget(stream.name)
 
@@ -203,8 +199,11 @@ class Sender:
 
         False when they are to be sent one by one instead.
         """
-        if len(rows) < 2:  # noqa: PLR2004 - one needs no batch
+        if len(rows) == 1:  # one needs no batch
             return False
+        rows = receipt.ready(rows)
+        if not rows:
+            return True
         unnamed = dict(fences)
         messages = [
             row.outgoing(unnamed.pop(row.partition, NO_FENCE).headers, spans=self._spans)
@@ -230,10 +229,10 @@ class Sender:
         rows: Sequence[Pending],
         fences: Mapping[int, Fence],
         receipt: Receipt,
-        *,
-        one_at_a_time: bool = False,
+        stream: StreamFeatures | None = None,
     ) -> None:
-        """Send the messages one by one; a replicated stream has one under way for each fence."""
+        """Send the messages one by one; a replicated stream takes one at a time for each fence."""
+        one_at_a_time = stream is not None and stream.replicated and stream.fenced
         for part in [[row] for row in rows] if one_at_a_time else [rows]:
             ready = receipt.ready(part)
             if not ready:
@@ -242,7 +241,7 @@ class Sender:
                 row.outgoing(fences.get(row.partition, NO_FENCE).headers, spans=self._spans)
                 for row in ready
             ]
-            keys = [row.key for row in ready]
+            keys = [row.key for row in ready] if len(ready) > 1 else None
             for _ in range(_BUSY_RETRIES if one_at_a_time else 1):
                 results = await self._publisher.publish_all(messages, keys=keys)
                 if not any(isinstance(r, MessageBusError) and fence_is_busy(r) for r in results):

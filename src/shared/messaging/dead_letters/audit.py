@@ -1,4 +1,4 @@
-"""Who did what with dead letters, and the letters themselves, for thirty days more."""
+"""Who did what with dead letters, and the dead letters themselves, for thirty days more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from pydantic_core import from_json, to_json
 
 from shared.errors import NotFoundError
@@ -15,28 +14,29 @@ from shared.messaging.dead_letters.dead_letter import (
     AUDIT,
     DeadLetter,
     DeadLetterHead,
-    read_head,
+    kept_stream,
+    read_headers,
     short,
     whole,
-    write_head,
+    write_headers,
 )
 from shared.messaging.dead_letters.direct_get import read_messages
-from shared.messaging.dead_letters.edit import Change
-from shared.messaging.dead_letters.header_scan import read_heads
+from shared.messaging.dead_letters.edit import BodyChange
+from shared.messaging.dead_letters.header_scan import scan_headers
 from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from shared.messaging.connection.connection import Connection
+    from shared.messaging.streams.facts import StoredMessage
 
 __all__ = ["Action", "AuditPage", "AuditRecord"]
 
 STREAM = "DEAD_LETTERS_AUDIT"
 SUBJECTS = "dlq-audit.>"
-MAX_AGE_SECONDS = 30 * 24 * 60 * 60
 
-# With the letter's own headers they stay within the room that a publisher leaves.
+# With the message's own headers they stay within the room that a publisher leaves.
 _ACTOR_BYTES = 256
 _CHANGES_BYTES = 2048
 
@@ -53,8 +53,8 @@ class Action(StrEnum):
 class AuditRecord:
     """What somebody did with a dead letter.
 
-    `sequence` is the record's number in the audit. `letter` is the letter as it was. A replay went
-    to `result_stream` as `result_sequence`; so did a restored letter, to the dead letters.
+    `sequence` is the record's number in the audit. `letter` is the dead letter as it was. A
+    replay went to `result_stream` as `result_sequence`; so did a restored one, to the dead letters.
     `changes` tells what was edited, cut short after 2 KB (`changes_cut`), and `edited` is a digest
     of the edited body: that body is in the stream, the one it had before is kept with the record.
     """
@@ -68,7 +68,7 @@ class AuditRecord:
     result_stream: str | None
     result_sequence: int | None
     edited: str | None
-    changes: tuple[Change, ...]
+    changes: tuple[BodyChange, ...]
     changes_cut: bool
 
 
@@ -97,7 +97,7 @@ class Audit:
         reason: str,
         result: PubAck | None = None,
         edited: str | None = None,
-        changes: Sequence[Change] = (),
+        changes: Sequence[BodyChange] = (),
     ) -> None:
         """Write down what is done. On return the server has it.
 
@@ -121,7 +121,7 @@ class Audit:
                 subject=_subject(action, letter.sequence),
                 body=letter.body,
                 headers={
-                    **write_head(letter),
+                    **write_headers(letter),
                     **{f"{AUDIT}{name}": v for name, v in told.items() if v is not None},
                 },
                 message_id=f"{action}:{letter.sequence}:{letter.at.timestamp()}:{edited or ''}",
@@ -129,14 +129,12 @@ class Audit:
         )
 
     async def replay_of(self, letter: DeadLetterHead) -> AuditRecord | None:
-        """Return the record of a replay that published the letter and did not remove it."""
+        """Return the record of a replay that published the dead letter and did not remove it."""
         await self._ensure()
         subject = _subject(Action.REPLAYED, letter.sequence)
         for message in await read_messages(self._bus, STREAM, {"last_by_subj": subject}):
-            record = _record(
-                message.sequence, message.headers, message.stored_at, len(message.body)
-            )
-            # The numbers begin anew when the stream was deleted; the moment tells letters apart.
+            record = _record(message)
+            # The numbers begin anew when the stream was deleted; the time tells them apart.
             if record.letter.at == letter.at:
                 return record
         return None
@@ -145,21 +143,19 @@ class Audit:
         """Return at most `limit` records with a sequence above `after`."""
         await self._ensure()
         subject = f"dlq-audit.*.{letter}" if letter is not None else SUBJECTS
-        page = await read_heads(self._bus, STREAM, subject, after=after, limit=limit)
-        records = [_record(h.sequence, h.headers, h.stored_at, h.size_bytes) for h in page.heads]
+        page = await scan_headers(self._bus, STREAM, subject, after=after, limit=limit)
+        records = [_record(message) for message in page.messages]
         return AuditPage(records, records[-1].sequence if records and page.left else None)
 
     async def letter(self, sequence: int) -> DeadLetter:
-        """Return the letter of a record, whole.
+        """Return the dead letter of a record, whole.
 
         Raises:
             NotFoundError: There is no record of that sequence.
         """
         await self._ensure()
         for message in await read_messages(self._bus, STREAM, {"seq": sequence}):
-            record = _record(
-                message.sequence, message.headers, message.stored_at, len(message.body)
-            )
+            record = _record(message)
             return whole(record.letter, message.body)
         raise NotFoundError(
             f"there is no record {sequence} in the audit of dead letters",
@@ -174,23 +170,15 @@ class Audit:
             self._ensured = True
 
 
-_CONFIG = StreamConfig(
-    name=STREAM,
-    subjects=[SUBJECTS],
-    storage=StorageType.FILE,
-    retention=RetentionPolicy.LIMITS,
-    max_age=MAX_AGE_SECONDS,
-    duplicate_window=120,
-    allow_direct=True,
-)
+_CONFIG = kept_stream(STREAM, SUBJECTS)
 
 
 def _subject(action: Action, letter: int) -> str:
     return f"dlq-audit.{action}.{letter}"
 
 
-def _changes_written(changes: Sequence[Change]) -> dict[str, str | None]:
-    fitting: list[Change] = []
+def _changes_written(changes: Sequence[BodyChange]) -> dict[str, str | None]:
+    fitting: list[BodyChange] = []
     for change in changes:
         if len(_json([*fitting, change])) > _CHANGES_BYTES:
             break
@@ -201,30 +189,28 @@ def _changes_written(changes: Sequence[Change]) -> dict[str, str | None]:
     }
 
 
-def _json(changes: Sequence[Change]) -> str:
+def _json(changes: Sequence[BodyChange]) -> str:
     # Headers are read as ASCII by some clients.
     return to_json([asdict(change) for change in changes], ensure_ascii=True).decode()
 
 
-def _record(
-    sequence: int, headers: Mapping[str, str], stored_at: datetime, size_bytes: int
-) -> AuditRecord:
+def _record(message: StoredMessage) -> AuditRecord:
     told = {
-        name.removeprefix(AUDIT): value for name, value in headers.items() if name.startswith(AUDIT)
+        name.removeprefix(AUDIT): value
+        for name, value in message.headers.items()
+        if name.startswith(AUDIT)
     }
     result = told.get("Result-Sequence")
     return AuditRecord(
-        sequence=sequence,
+        sequence=message.sequence,
         action=Action(told["Action"]),
         actor=told.get("Actor", ""),
         reason=told.get("Reason", ""),
         at=datetime.fromisoformat(told["At"]),
-        letter=read_head(
-            headers, sequence=int(told["Letter"]), stored_at=stored_at, size_bytes=size_bytes
-        ),
+        letter=read_headers(message, sequence=int(told["Letter"])),
         result_stream=told.get("Result-Stream"),
         result_sequence=int(result) if result else None,
         edited=told.get("Edited"),
-        changes=tuple(Change(**change) for change in from_json(told.get("Changes", "[]"))),
+        changes=tuple(BodyChange(**change) for change in from_json(told.get("Changes", "[]"))),
         changes_cut="Changes-Cut" in told,
     )

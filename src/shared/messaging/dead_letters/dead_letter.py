@@ -1,4 +1,4 @@
-"""A dead letter: one message that was put aside, and how it is written down."""
+"""A dead letter: one message that could not be handled, and the headers that say why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+
 from shared.context import TraceContext
 from shared.events.headers import CORRELATION_ID, TRACEPARENT
 
@@ -15,8 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.messaging.consuming.delivery import Delivery
+    from shared.messaging.streams.facts import StoredMessage
 
 __all__ = ["DeadLetter", "DeadLetterHead", "fingerprint"]
+
+MAX_AGE_SECONDS = 30 * 24 * 60 * 60  # dead letters, and what was done with them
 
 _DEAD = "Glam-Dead-"
 _ORIGINAL = "Glam-Original-"
@@ -71,16 +76,29 @@ class DeadLetterHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter(DeadLetterHead):
-    """One message that was put aside, whole: `body` is the message's, byte for byte."""
+    """One message that could not be handled, whole: `body` is the message's, byte for byte."""
 
     body: bytes = field(repr=False)
 
 
+def kept_stream(name: str, subjects: str) -> StreamConfig:
+    """Return the configuration of a stream that keeps dead letters."""
+    return StreamConfig(
+        name=name,
+        subjects=[subjects],
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        max_age=MAX_AGE_SECONDS,
+        duplicate_window=120,
+        allow_direct=True,
+    )
+
+
 def fingerprint(error: BaseException) -> str:
-    """Return 16 hex digits that are the same for errors raised along the same road."""
+    """Return 16 hex digits that are the same for errors of one type raised at the same place."""
     frames = traceback.extract_tb(error.__traceback__)
-    road = "\n".join(f"{frame.filename}:{frame.name}" for frame in frames)
-    return hashlib.sha256(f"{type(error).__qualname__}\n{road}".encode()).hexdigest()[:16]
+    path = "\n".join(f"{frame.filename}:{frame.name}" for frame in frames)
+    return hashlib.sha256(f"{type(error).__qualname__}\n{path}".encode()).hexdigest()[:16]
 
 
 def head_of(
@@ -92,7 +110,7 @@ def head_of(
     reason: str,
     error: BaseException | None,
 ) -> DeadLetterHead:
-    """Return what is to be written down of a delivery; it has no number of its own yet."""
+    """Return what is to be stored of a delivery; it has no number of its own yet."""
     kind = type(error)
     return DeadLetterHead(
         sequence=0,
@@ -113,8 +131,8 @@ def head_of(
     )
 
 
-def write_head(head: DeadLetterHead) -> dict[str, str]:
-    """Return the headers under which a message is kept: its own, and why it is there."""
+def write_headers(head: DeadLetterHead) -> dict[str, str]:
+    """Return the headers with which a dead letter is stored: its own, and why it is there."""
     told = {
         "Reason": head.reason,
         "Durable": head.durable,
@@ -135,15 +153,19 @@ def write_head(head: DeadLetterHead) -> dict[str, str]:
     }
 
 
-def read_head(
-    headers: Mapping[str, str], *, sequence: int, stored_at: datetime, size_bytes: int
-) -> DeadLetterHead:
-    """Read the headers that `write_head` made."""
+def read_headers(message: StoredMessage, *, sequence: int | None = None) -> DeadLetterHead:
+    """Read the headers that `write_headers` made.
+
+    Args:
+        message: as it is in its stream.
+        sequence: the number among the dead letters, if it is not kept there.
+    """
+    headers = message.headers
     dead = {
         name.removeprefix(_DEAD): value for name, value in headers.items() if name.startswith(_DEAD)
     }
     return DeadLetterHead(
-        sequence=sequence,
+        sequence=message.sequence if sequence is None else sequence,
         subject=dead.get("Subject", ""),
         headers={
             name.removeprefix(_ORIGINAL): value
@@ -160,13 +182,13 @@ def read_head(
         error_message=dead.get("Error-Message"),
         fingerprint=dead.get("Fingerprint"),
         attempts=int(dead.get("Attempts", 0)),
-        at=datetime.fromisoformat(dead["At"]) if dead.get("At") else stored_at,
-        size_bytes=size_bytes,
+        at=datetime.fromisoformat(dead["At"]) if dead.get("At") else message.stored_at,
+        size_bytes=message.size_bytes,
     )
 
 
 def whole(head: DeadLetterHead, body: bytes) -> DeadLetter:
-    """Put a body to what is known of its letter."""
+    """Put a body to what is known of its dead letter."""
     parts = {known.name: getattr(head, known.name) for known in fields(DeadLetterHead)}
     return DeadLetter(**parts, body=body)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import nats.errors
 from pydantic_core import to_json
 
 from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.streams.facts import StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,19 +22,9 @@ _NOBODY = "503"
 _MANY_SINCE = (2, 11)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A message as its stream holds it."""
-
-    sequence: int
-    stored_at: datetime
-    headers: Mapping[str, str]
-    body: bytes
-
-
 async def read_messages(
     bus: Connection, stream: str, request: Mapping[str, str | int]
-) -> list[Stored]:
+) -> list[StoredMessage]:
     """Return what the request asks for; nothing where there is nothing.
 
     Raises:
@@ -43,7 +33,7 @@ async def read_messages(
     version = bus.client.connected_server_version
     if "batch" not in request or (version.major, version.minor) >= _MANY_SINCE:
         return await _read(bus, stream, request)
-    found: list[Stored] = []
+    found: list[StoredMessage] = []
     one = {name: value for name, value in request.items() if name != "batch"}
     while len(found) < int(request["batch"]) and (next_one := await _read(bus, stream, one)):
         found += next_one
@@ -51,10 +41,12 @@ async def read_messages(
     return found
 
 
-async def _read(bus: Connection, stream: str, request: Mapping[str, str | int]) -> list[Stored]:
+async def _read(
+    bus: Connection, stream: str, request: Mapping[str, str | int]
+) -> list[StoredMessage]:
     client = bus.client
     inbox = client.new_inbox()
-    found: list[Stored] = []
+    found: list[StoredMessage] = []
     with translated("read", stream=stream):
         subscription = await client.subscribe(inbox)
         try:
@@ -68,10 +60,11 @@ async def _read(bus: Connection, stream: str, request: Mapping[str, str | int]) 
                 if status is not None:
                     break
                 found.append(
-                    Stored(
+                    StoredMessage(
                         int(headers["Nats-Sequence"]),
-                        datetime.fromisoformat(headers["Nats-Time-Stamp"]),
                         headers,
+                        datetime.fromisoformat(headers["Nats-Time-Stamp"]),
+                        len(message.data),
                         message.data,
                     )
                 )

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.messaging.dead_letters.dead_letter import DeadLetter
 
-__all__ = ["Change", "DeadLetterEdit"]
+__all__ = ["BodyChange", "DeadLetterEdit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class BodyChange:
     """One value of the body that was changed; None where there was, or is, nothing."""
 
     path: str
@@ -57,7 +57,7 @@ class DeadLetterEdit:
         """Return the edited body.
 
         Raises:
-            ValidationError: the body is no JSON, or a path leads nowhere.
+            ValidationError: the body is not JSON, or a path leads nowhere.
         """
         body = body if self.body is None else self.body
         if not self.values:
@@ -66,7 +66,7 @@ class DeadLetterEdit:
             document = from_json(body)
         except ValueError as error:
             raise ValidationError(
-                "the body is no JSON, so no value can be set in it; replace it whole",
+                "the body is not valid JSON, so no value can be set in it; replace it whole",
                 field="values",
             ) from error
         for path, value in self.values.items():
@@ -86,8 +86,8 @@ def check_edited(letter: DeadLetter, body: bytes, contracts: Iterable[Contract[A
     committed after all would have it twice.
 
     Raises:
-        ValidationError: it is no envelope though it was one (or its subject has a contract), does
-            not fit its contract, or is another event.
+        ValidationError: it is not an envelope though it was one (or its subject has a contract),
+            does not fit its contract, or is another event.
     """
     contract = next((c for c in contracts if covers(c.subject, letter.subject)), None)
     if contract is not None and not contract.codec.enveloped:
@@ -124,22 +124,22 @@ def _check_fits(contract: Contract[Any], letter: DeadLetter) -> None:
         ) from error
 
 
-def differences(before: bytes, after: bytes) -> tuple[Change, ...]:
+def differences(before: bytes, after: bytes) -> tuple[BodyChange, ...]:
     """Return what differs between two bodies, value by value where both are JSON."""
     try:
         return tuple(_differences("", from_json(before), from_json(after)))
     except ValueError:
-        return (Change("", f"{len(before)} bytes", f"{len(after)} bytes"),)
+        return (BodyChange("", f"{len(before)} bytes", f"{len(after)} bytes"),)
 
 
-def _differences(path: str, before: object, after: object) -> Iterable[Change]:
+def _differences(path: str, before: object, after: object) -> Iterable[BodyChange]:
     if isinstance(before, dict) and isinstance(after, dict):
         pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after}]
     elif isinstance(before, list) and isinstance(after, list):
         longest = range(max(len(before), len(after)))
         pairs = [(str(n), _at(before, n), _at(after, n)) for n in longest]
     elif before != after:
-        yield Change(path, before, after)
+        yield BodyChange(path, before, after)
         return
     else:
         return

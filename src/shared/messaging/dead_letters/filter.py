@@ -102,7 +102,7 @@ class DeadLetterFilter:
         return f"dlq.{self.stream or '*'}.{self.durable or '*'}"
 
     def fits(self, letter: DeadLetterHead) -> bool:
-        """Tell whether the letter is one of those that are meant."""
+        """Tell whether the dead letter is one of those that are meant."""
         return (
             self.stream in (None, letter.stream)
             and self.durable in (None, letter.durable)
@@ -121,9 +121,9 @@ class DeadLetterFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterGroup:
-    """Dead letters of one handler that died along the same road: one cause, most likely.
+    """Dead letters of one handler whose errors have the same fingerprint: one cause, most likely.
 
-    `error_message` and `reason` are those of the latest, whose number is `example`. Letters without
+    `error_message` and `reason` are those of the latest, whose number is `example`. Those without
     an error (their process died with them) have no fingerprint, and are grouped by their reason.
     """
 
@@ -141,13 +141,13 @@ class DeadLetterGroup:
 
 
 class Grouping:
-    """Counts letters into their groups; holds one entry for each group."""
+    """Counts dead letters into their groups; holds one entry for each group."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str, str], DeadLetterGroup] = {}
 
     def add(self, letter: DeadLetterHead) -> None:
-        """Count one letter."""
+        """Count one dead letter."""
         key = (letter.durable, letter.fingerprint or letter.reason, letter.error_type or "")
         known = self._groups.get(key)
         versions = set(known.versions if known else ())

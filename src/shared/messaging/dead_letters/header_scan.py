@@ -12,11 +12,9 @@ from pydantic_core import to_json
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.streams.facts import StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
     from nats.aio.subscription import Subscription
 
     from shared.messaging.connection.connection import Connection
@@ -26,27 +24,17 @@ _CONSUMER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A stored message without its body."""
+class HeaderPage:
+    """Messages without their bodies, oldest first, and how many there were after them."""
 
-    sequence: int
-    stored_at: datetime
-    headers: Mapping[str, str]
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """A page of them, oldest first, and how many messages there were after it."""
-
-    heads: list[Head]
+    messages: list[StoredMessage]
     left: int
 
 
-async def read_heads(
+async def scan_headers(
     bus: Connection, stream: str, subject: str, *, after: int, limit: int
-) -> Heads:
-    """Read the heads of at most `limit` messages of the subject with a sequence above `after`.
+) -> HeaderPage:
+    """Read the headers of at most `limit` messages of the subject with a sequence above `after`.
 
     By a consumer that lives for this page alone: Direct Get would bring the bodies along, and a
     consumer that outlived the page could be gone, or have passed something over, by the next.
@@ -70,7 +58,7 @@ async def read_heads(
             ),
         )
         count = min(limit, info.num_pending or 0)
-        page = Heads([], 0)
+        page = HeaderPage([], 0)
         try:
             if count:
                 inbox = client.new_inbox()
@@ -89,16 +77,16 @@ async def read_heads(
     return page
 
 
-async def _collect(subscription: Subscription, count: int, stream: str) -> Heads:
-    heads: list[Head] = []
+async def _collect(subscription: Subscription, count: int, stream: str) -> HeaderPage:
+    found: list[StoredMessage] = []
     left = 0
-    while len(heads) < count:
+    while len(found) < count:
         message = await subscription.next_msg(timeout=API_TIMEOUT_SECONDS)
         status = (message.headers or {}).get("Status")
         if status == _NO_MESSAGES:  # somebody removed messages meanwhile
-            return Heads(heads, 0)
+            return HeaderPage(found, 0)
         place = message.metadata
-        if status is not None or place.sequence.consumer != len(heads) + 1:
+        if status is not None or place.sequence.consumer != len(found) + 1:
             raise MessageBusError(
                 f"read of {stream} failed: a part of the page was lost on its way",
                 operation="read",
@@ -106,9 +94,9 @@ async def _collect(subscription: Subscription, count: int, stream: str) -> Heads
             )
         headers = message.headers or {}
         size = int(headers.get("Nats-Msg-Size", 0))
-        heads.append(Head(place.sequence.stream, place.timestamp, headers, size))
+        found.append(StoredMessage(place.sequence.stream, headers, place.timestamp, size))
         left = place.num_pending
-    return Heads(heads, left)
+    return HeaderPage(found, left)
 
 
 async def _delete(bus: Connection, stream: str, name: str) -> None:

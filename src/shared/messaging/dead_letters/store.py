@@ -1,4 +1,4 @@
-"""What could not be handled, kept whole until somebody decides."""
+"""Messages that could not be handled, kept whole until somebody replays or discards them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import nats.errors
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import (
     ConflictError,
@@ -22,36 +21,41 @@ from shared.messaging.connection.errors import translated
 from shared.messaging.consuming.delivery import Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
 from shared.messaging.dead_letters.dead_letter import (
+    MAX_AGE_SECONDS,
     DeadLetter,
     DeadLetterHead,
     fingerprint,
     head_of,
     is_servers,
-    read_head,
+    kept_stream,
+    read_headers,
     whole,
-    write_head,
+    write_headers,
 )
 from shared.messaging.dead_letters.direct_get import read_messages
 from shared.messaging.dead_letters.edit import (
-    Change,
+    BodyChange,
     DeadLetterEdit,
     check_edited,
     differences,
     edit_digest,
 )
 from shared.messaging.dead_letters.filter import DeadLetterFilter, DeadLetterGroup, Grouping
-from shared.messaging.dead_letters.header_scan import read_heads
+from shared.messaging.dead_letters.header_scan import scan_headers
 from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publishing.claim_check import CLAIM, ClaimCheck, ClaimLostError, resolve
+from shared.messaging.streams.facts import StoredMessage
+from shared.messaging.streams.store import StreamStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from typing import Any
 
     from shared.events import Contract
     from shared.messaging.connection.connection import Connection
 
 __all__ = [
+    "MAX_AGE_SECONDS",
     "REPLAY_FOR",
     "DeadLetter",
     "DeadLetterOutcome",
@@ -64,7 +68,6 @@ _logger = logging.getLogger(__name__)
 
 STREAM = "DEAD_LETTERS"
 SUBJECTS = "dlq.>"
-MAX_AGE_SECONDS = 30 * 24 * 60 * 60
 
 # A replayed message carries the durable it is meant for; other durables pass it over.
 REPLAY_FOR = "Glam-Replay-For"
@@ -88,7 +91,7 @@ class DeadLetterPage:
 class DeadLetterOutcome:
     """What became of one of many: `error` is None if it was done, or could be (a dry run).
 
-    `ack` is where a replayed letter went.
+    `ack` is where a replayed dead letter went.
     """
 
     letter: DeadLetterHead
@@ -99,12 +102,12 @@ class DeadLetterOutcome:
 class DeadLetters:
     """The dead letters of all services, in the stream DEAD_LETTERS for 30 days.
 
-    What is done with them is kept in the stream DEAD_LETTERS_AUDIT for as long, with the letters
-    themselves.
+    What is done with them is kept in the stream DEAD_LETTERS_AUDIT for as long, with the dead
+    letters themselves.
 
     Args:
         bus: where they are.
-        contracts: what an edited letter has to fit, beside the contracts that the platform
+        contracts: what an edited dead letter has to fit, beside the contracts that the platform
             declares.
     """
 
@@ -112,6 +115,7 @@ class DeadLetters:
         self._bus = bus
         # A dead letter may use the room that the publisher of the message had to leave.
         self._publisher = Publisher(bus, headroom_bytes=0)
+        self._streams = StreamStore(bus)
         self._audit = Audit(bus, self._publisher)
         self._contracts = tuple(contracts)
 
@@ -137,7 +141,7 @@ class DeadLetters:
         message = OutgoingMessage(
             subject=f"dlq.{delivery.stream}.{durable}",
             body=delivery.body,
-            headers=write_head(head),
+            headers=write_headers(head),
             message_id=f"dlq:{delivery.stream}:{durable}:{delivery.sequence}:{stored_at}",
         )
         return await self._publish(message)
@@ -159,7 +163,7 @@ class DeadLetters:
             request: dict[str, str | int] = {"seq": after + 1, "next_by_subj": SUBJECTS}
             request["batch"] = limit
             return [
-                whole(_head(m.sequence, m.headers, m.stored_at, len(m.body)), m.body)
+                whole(read_headers(m), m.body)
                 for m in await read_messages(self._bus, STREAM, request)
             ]
         page = await self.page(where, limit=limit, after=after)
@@ -191,16 +195,16 @@ class DeadLetters:
             MessageBusError: JetStream does not answer; begin again after the last one that came.
         """
         await self._ensure()
-        with translated("look up", stream=STREAM):
-            last = (await self._bus.js.stream_info(STREAM)).state.last_seq
+        stream = await self._streams.stream(STREAM)
+        last = stream.last_sequence if stream is not None else 0
         left = 1
         while left and after < last:
-            page = await read_heads(self._bus, STREAM, where.kept_under, after=after, limit=_PAGE)
-            for stored in page.heads:
+            page = await scan_headers(self._bus, STREAM, where.kept_under, after=after, limit=_PAGE)
+            for stored in page.messages:
                 after = stored.sequence
                 if after > last:
                     return
-                letter = _head(after, stored.headers, stored.stored_at, stored.size_bytes)
+                letter = read_headers(stored)
                 if where.fits(letter):
                     yield letter
             left = page.left
@@ -223,10 +227,8 @@ class DeadLetters:
             MessageBusError: JetStream does not answer.
         """
         await self._ensure()
-        with translated("look up", stream=STREAM):
-            info = await self._bus.js.stream_info(STREAM, subjects_filter=SUBJECTS)
         counts: dict[tuple[str, str], int] = {}
-        for subject, count in (info.state.subjects or {}).items():
+        for subject, count in (await self._streams.counts(STREAM, SUBJECTS)).items():
             _, stream, durable = subject.split(".", 2)
             counts[stream, durable] = count
         return counts
@@ -240,13 +242,13 @@ class DeadLetters:
         """
         await self._ensure()
         for m in await read_messages(self._bus, STREAM, {"seq": sequence}):
-            return whole(_head(m.sequence, m.headers, m.stored_at, len(m.body)), m.body)
+            return whole(read_headers(m), m.body)
         raise NotFoundError(
             f"there is no dead letter {sequence}", resource="dead letter", resource_id=sequence
         )
 
     async def resolved(self, letter: DeadLetter) -> DeadLetter:
-        """Return the letter with its own body where it has a claim for it, else as it is.
+        """Return the dead letter with its own body where it has a claim for it, else as it is.
 
         Raises:
             ConflictError: The body is not at the object store any more.
@@ -301,7 +303,7 @@ class DeadLetters:
 
         Raises:
             NotFoundError: There is none of that sequence.
-            ValidationError: The edited body would be another event, or no good one.
+            ValidationError: The edited body would be another event, or is not valid.
             ConflictError: It was replayed before with another body, and only not removed; or its
                 body is not at the object store any more.
             MessageBusError: It is not known to be published; then it is not removed.
@@ -350,7 +352,7 @@ class DeadLetters:
         )
 
     async def restore(self, record: int, *, actor: str | None = None, reason: str = "") -> int:
-        """Put the letter of an audit record among the dead letters again; return its new number.
+        """List the dead letter of an audit record again; return its new number.
 
         Raises:
             NotFoundError: There is no such record.
@@ -361,7 +363,7 @@ class DeadLetters:
             OutgoingMessage(
                 subject=f"dlq.{letter.stream}.{letter.durable}",
                 body=letter.body,
-                headers=write_head(letter),
+                headers=write_headers(letter),
                 message_id=f"restore:{record}:{letter.at.timestamp()}",
             )
         )
@@ -384,7 +386,7 @@ class DeadLetters:
     ) -> AsyncIterator[DeadLetterOutcome]:
         """Replay the dead letters that are meant, one after another, oldest first.
 
-        What fails again while this goes on is not replayed again. A letter that cannot be replayed
+        What fails again while this goes on is not replayed again. What cannot be replayed
         is told with its error and stays; the others go on.
 
         Args:
@@ -395,7 +397,7 @@ class DeadLetters:
             limit: so many at most in all.
             actor: who does it; the name of the bus unless given.
             reason: why.
-            stop: set it to end between two letters; none is left half replayed.
+            stop: set it to end between two dead letters; none is left half replayed.
 
         Raises:
             MessageBusError: The connection is lost; what was told is done, the rest is untouched.
@@ -450,7 +452,7 @@ class DeadLetters:
     async def audit(
         self, *, letter: int | None = None, limit: int = 100, after: int = 0
     ) -> AuditPage:
-        """Return who did what, oldest first; of one letter, if its number is given.
+        """Return who did what, oldest first; of one dead letter, if its number is given.
 
         Raises:
             MessageBusError: JetStream does not answer.
@@ -458,7 +460,7 @@ class DeadLetters:
         return await self._audit.page(letter=letter, after=after, limit=limit)
 
     async def audited(self, record: int) -> DeadLetter:
-        """Return the letter of an audit record, whole.
+        """Return the dead letter of an audit record, whole.
 
         Raises:
             NotFoundError: There is no such record.
@@ -497,7 +499,7 @@ class DeadLetters:
 
     async def _edited(
         self, letter: DeadLetter, edit: DeadLetterEdit | None
-    ) -> tuple[bytes, tuple[Change, ...]]:
+    ) -> tuple[bytes, tuple[BodyChange, ...]]:
         """Return the body to publish, and what was changed in it."""
         if edit is None:
             return letter.body, ()
@@ -537,7 +539,7 @@ class DeadLetters:
         return await ClaimCheck(self._bus, above_bytes=0).leave(message)
 
     async def _kept_alive(self, letter: DeadLetter) -> DeadLetter:
-        """Return the letter with its body left at the object store anew, if that is where it is."""
+        """Return it with its body left at the object store anew, if that is where it is."""
         if CLAIM not in letter.headers:
             return letter
         try:
@@ -582,25 +584,11 @@ class DeadLetters:
                 raise
 
 
-_STREAM_CONFIG = StreamConfig(
-    name=STREAM,
-    subjects=[SUBJECTS],
-    storage=StorageType.FILE,
-    retention=RetentionPolicy.LIMITS,
-    max_age=MAX_AGE_SECONDS,
-    duplicate_window=120,
-    allow_direct=True,
-)
-
-
-def _head(
-    sequence: int, headers: Mapping[str, str], stored_at: datetime, size_bytes: int
-) -> DeadLetterHead:
-    return read_head(headers, sequence=sequence, stored_at=stored_at, size_bytes=size_bytes)
+_STREAM_CONFIG = kept_stream(STREAM, SUBJECTS)
 
 
 def _unknown(sequence: int) -> DeadLetterHead:
-    return read_head({}, sequence=sequence, stored_at=datetime.now(UTC), size_bytes=0)
+    return read_headers(StoredMessage(sequence, {}, datetime.now(UTC), 0))
 
 
 def _check_reason(reason: str) -> None:

@@ -162,16 +162,16 @@ def wanted_of_consumer(bus: Connection, subscription: Subscription) -> Config:
 
 
 def _backoff(subscription: Subscription) -> list[int] | None:
-    """Return how long the server waits for a sign of life: longer, the more attempts were lost.
+    """Return how long the server waits for a heartbeat: longer, the more attempts were lost.
 
     It is what keeps a message that kills its process from doing so at the pace of `ack_wait`: from
     the second loss on, the pause of the policy is added. The first entry is `ack_wait` to the
     server. An entry is chosen by the count of deliveries, which may be more than the attempts made.
-    Answers that ask for a message again name their own pause, and signs of life start the wait
+    Answers that ask for a message again name their own pause, and heartbeats start the wait
     anew, whichever entry it is.
 
     An ordered subscription has none: a replica that takes over begins nothing until all that the
-    other had in hand is here, so that a longer pause for one message would be one for all.
+    other had in flight is here, so that a longer pause for one message would be one for all.
     """
     policy = subscription.retry
     if subscription.order_by is not None or policy.attempts == 1:

@@ -113,7 +113,7 @@ class WholeDeadLetter(DeadLetterSummary):
 
     @classmethod
     def of(cls, letter: DeadLetter) -> Self:
-        """Show a letter."""
+        """Show a dead letter."""
         try:
             text = letter.body.decode()
         except UnicodeDecodeError:
@@ -208,7 +208,7 @@ class BulkDiscard(BaseModel):
 
 
 class Replayed(BaseModel):
-    """Where a replayed letter went; `duplicate` if it had been published by an earlier replay."""
+    """Where it was replayed to; `duplicate` if an earlier replay had published it already."""
 
     stream: str
     sequence: int
@@ -278,7 +278,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
     """Make the routes under `/dead-letters`; for operators, see `create_operations_router`.
 
     The stream of dead letters is one for all services: each of them shows, and replays, the
-    letters of all.
+    dead letters of all.
 
     Args:
         letters: returns the dead letters, once the service runs.
