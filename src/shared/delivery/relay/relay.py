@@ -30,7 +30,7 @@ from shared.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from shared.config import DeliverySettings
     from shared.database import Database
@@ -133,6 +133,7 @@ class Relay:
         settings: batch, poll interval, lease, retention.
         bus: the connection of the publisher; without it late relays are not refused by the streams,
             and nothing is published in batches.
+        external: streams that somebody else looks after, and that are left as they are.
     """
 
     def __init__(
@@ -143,12 +144,14 @@ class Relay:
         service: str,
         settings: DeliverySettings,
         bus: Bus | None = None,
+        external: Collection[str] = (),
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._service = service
         self._settings = settings
         self._bus = bus
+        self._external = external
         self._janitor = Janitor(database, settings)
         self._listener = Listener(database, self.wake, connected=self._return)
         self._outbox = LeasedOutbox(database, lease_seconds=settings.lease_seconds)
@@ -409,7 +412,9 @@ class Relay:
         fences = None
         if self._bus is not None:
             outbox = await self._outbox.name()
-            fences = Fences(self._bus, outbox=outbox, owner=self._outbox.owner)
+            fences = Fences(
+                self._bus, outbox=outbox, owner=self._outbox.owner, external=self._external
+            )
         self._courier = Courier(
             self._publisher,
             fences=fences,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import nats.js.errors
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
@@ -19,10 +19,10 @@ from shared.messaging.streams.diff import Difference, compare
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats.aio.client import ServerVersion
+    from nats.aio.client import Client, ServerVersion
+    from nats.js import JetStreamContext
 
     from shared.config import NatsSettings
-    from shared.messaging.connection.bus import Bus
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,23 @@ _RACES = 10
 _SETTLED_SECONDS = 0.25
 
 
-async def ensure_stream(bus: Bus, wanted: StreamDefinition | StreamConfig) -> None:
+class Connected(Protocol):
+    """What it takes to look at streams; `shared.messaging.Bus` has it."""
+
+    @property
+    def client(self) -> Client:
+        """The connection."""
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream over it."""
+
+    @property
+    def settings(self) -> NatsSettings:
+        """What is asked of a stream that does not say so itself."""
+
+
+async def ensure_stream(bus: Connected, wanted: StreamDefinition | StreamConfig) -> None:
     """See `Bus.ensure_stream`."""
     if isinstance(wanted, StreamDefinition):
         config = stream_config(wanted, bus.settings, bus.client.connected_server_version)
@@ -63,7 +79,11 @@ async def ensure_stream(bus: Bus, wanted: StreamDefinition | StreamConfig) -> No
                 )
             return
         with translated("update stream", stream=name):
-            await bus.js.update_stream(difference.merged)
+            try:
+                await bus.js.update_stream(difference.merged)
+            except nats.js.errors.BadRequestError as error:
+                await _refuse_overlap(bus, difference.merged, error)
+                raise
         _logger.info("stream %s changed", name, extra={"changes": difference.changes})
         # Who looked before this change may write over it a moment later: look again then.
         await asyncio.sleep(_SETTLED_SECONDS)
@@ -96,7 +116,7 @@ def stream_config(
     )
 
 
-async def _look_up(bus: Bus, name: str) -> StreamConfig | None:
+async def _look_up(bus: Connected, name: str) -> StreamConfig | None:
     with translated("look up stream", stream=name):
         try:
             return (await bus.js.stream_info(name)).config
@@ -104,7 +124,7 @@ async def _look_up(bus: Bus, name: str) -> StreamConfig | None:
             return None
 
 
-async def _created(bus: Bus, config: StreamConfig) -> bool:
+async def _created(bus: Connected, config: StreamConfig) -> bool:
     """Create the stream; return False if another service was quicker."""
     with translated("create stream", stream=config.name):
         try:
@@ -112,15 +132,23 @@ async def _created(bus: Bus, config: StreamConfig) -> bool:
         except nats.js.errors.BadRequestError as error:
             if error.err_code == _NAME_IN_USE:
                 return False
-            if error.err_code == _SUBJECTS_OVERLAP:
-                for (holder, held), subject in product(await _held(bus), config.subjects or ()):
-                    if overlap(held, subject) and holder != config.name:
-                        raise _taken(config.name or "", subject, holder, held) from error
+            await _refuse_overlap(bus, config, error)
             raise
     return True
 
 
-async def check_holder(bus: Bus, name: str, subjects: Sequence[str]) -> bool:
+async def _refuse_overlap(
+    bus: Connected, config: StreamConfig, error: nats.js.errors.BadRequestError
+) -> None:
+    """Raise what names the stream that has one of the subjects, if that is why it was refused."""
+    if error.err_code != _SUBJECTS_OVERLAP:
+        return
+    for (holder, held), subject in product(await _held(bus), config.subjects or ()):
+        if overlap(held, subject) and holder != config.name:
+            raise _taken(config.name or "", subject, holder, held) from error
+
+
+async def check_holder(bus: Connected, name: str, subjects: Sequence[str]) -> bool:
     """Tell whether a stream that somebody else creates is there, and holds the subjects.
 
     Raises:
@@ -150,7 +178,7 @@ async def check_holder(bus: Bus, name: str, subjects: Sequence[str]) -> bool:
     return there
 
 
-async def _held(bus: Bus) -> list[tuple[str, str]]:
+async def _held(bus: Connected) -> list[tuple[str, str]]:
     """Return each subject that a stream takes, with the stream's name before it."""
     found: list[tuple[str, str]] = []
     offset = 0
