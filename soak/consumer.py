@@ -12,12 +12,12 @@ import sys
 from sqlalchemy import text
 
 from shared.delivery import UnitOfWork
-from shared.events import Contract, Envelope
+from shared.events import CONVENTION, Contract, Envelope
 from shared.messaging import RetryPolicy
 from shared.service import Service
 from soak.events import CONTRACTS, Counted, settings, tell_ready
 
-service = Service("consumer-service")
+service = Service("consumer-service", streams=[CONVENTION.of(each) for each in CONTRACTS])
 
 # An error after the effect: the effect must go with the transaction, and come with the next try.
 _STUMBLES = 0.005

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TILL = """
 from pydantic import BaseModel
 from shared.config import ServiceSettings
-from shared.events import Contract
+from shared.events import CONVENTION, Contract
 from shared.service import Service
 
 
@@ -36,7 +36,7 @@ class Spent(BaseModel):
 
 SPENT = Contract("evt.credit.spent", Spent)
 till = Service("till-service", publishes=[SPENT])
-books = Service("books-service")
+books = Service("books-service", streams=[CONVENTION.of(SPENT)])
 
 
 @books.handles(SPENT)
@@ -79,7 +79,23 @@ def test_the_table_says_who_speaks_and_who_hears() -> None:
     rows = {row["subject"]: row for row in json.loads(glam(*BOTH, "--json").stdout)}
     assert rows["evt.credit.spent"]["producers"] == ["till-service"]
     assert rows["evt.credit.spent"]["consumers"] == ["books-service"]
-    assert "evt.order.updated" in rows
+    assert list(rows) == ["evt.credit.spent"]
+
+
+def test_what_a_project_declares_is_there_unless_services_are_named(project: Path) -> None:
+    assert "no services/*/service.py here" in glam("list").output
+    (project / "pyproject.toml").write_text('[tool.glam]\ncontracts = ["shop_contracts"]\n')
+    (project / "shop_contracts.py").write_text(
+        "from pydantic import BaseModel\nfrom shared.events import Contract\n"
+        "class Sold(BaseModel): ...\nSOLD = (Contract('evt.shop.sold', Sold),)\n"
+    )
+    assert [row["subject"] for row in json.loads(glam("list", "--json").stdout)] == [
+        "evt.shop.sold"
+    ]
+    rows = json.loads(glam(*BOTH, "--json").stdout)
+    assert [row["subject"] for row in rows] == ["evt.credit.spent"]
+    (project / "pyproject.toml").write_text('[tool.glam]\ncontracts = ["json"]\n')
+    assert "json holds no Contract" in glam("list").output
 
 
 def test_asyncapi_is_written_as_yaml_and_as_json(project: Path) -> None:

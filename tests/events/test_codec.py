@@ -1,95 +1,98 @@
-"""The short way from a message to its payload leads where the long one does."""
+"""Plain JSON and the envelope, read and written by their codecs."""
 
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, RootModel, ValidationError
 
-from shared.events import Contract, Envelope, EnvelopeError, context_from_message
-from shared.messaging import Delivery
+from shared.context import Context, bind
+from shared.events import ENVELOPE, JSON, Contract, Envelope, EnvelopeError, context_from_message
 
 
-class Paid(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    amount: Decimal
-    at: datetime
+class Order(BaseModel):
+    order: int
     merchant_id: str | None = None
 
 
-PAID = Contract("evt.merchant.paid", Paid, version=2)
-SENT = Envelope.create(
-    PAID,
-    Paid(amount=Decimal("9.10"), at=datetime(2025, 1, 1, tzinfo=UTC), merchant_id="ada"),
-    source_service="tests",
-)
+ORDERS = Contract("orders.*.created", Order, version=2, stream="ORDERS", codec=JSON)
+ORDERS.upcast(1, lambda payload: {"order": payload["number"]})
 
 
-def delivery(body: bytes, headers: dict[str, str] | None = None) -> Delivery:
-    return Delivery(PAID.subject, body, headers or {}, "S", 1, 1, datetime.now(UTC))
+@dataclass
+class Message:
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    subject: str = "orders.eu.created"
+    stream: str = "ORDERS"
+    sequence: int = 7
 
 
-def changed(**fields: Any) -> bytes:
-    document = {**from_json(SENT.encode()), **fields}
-    return to_json({name: value for name, value in document.items() if value is not ...})
+def test_the_event_id_is_the_message_id_else_its_place() -> None:
+    for headers, event_id in (
+        ({"Nats-Msg-Id": "m-1"}, "m-1"),
+        ({"nats-msg-id": "m-1"}, "m-1"),
+        ({}, "ORDERS:7"),
+    ):
+        decoded = JSON.decode(ORDERS, Message(b'{"order": 1}', headers))
+        assert (decoded.event_id, decoded.envelope) == (event_id, None)
+        assert decoded.payload() == Order(order=1)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        SENT.encode(),
-        changed(metadata=None),
-        changed(metadata={}),
-        changed(metadata={"version": 2}),
-        changed(metadata={"version": "3"}),
-        changed(timestamp=None),
-        changed(correlation_id="not safe"),
-        changed(more="is kept"),
-        changed(event_id=""),
-        changed(event_id=...),
-        changed(payload={"amount": "NaN"}),
-        changed(payload={"amount": "a lot"}),
-        changed(payload=["no object"]),
-        b"[]",
-        b"no JSON",
-        SENT.encode().replace(b'"9.10"', b"NaN"),
-        SENT.encode().replace(b'"payload":{', b'"payload":{"not read":NaN,'),
-        SENT.encode()[:-1] + b',"more":1}',
-        SENT.encode() + b"\n",
-        SENT.encode().replace(b'{"event_id"', b'{"payload":1,"event_id"'),
-        SENT.encode().replace(b'"metadata":{', b'"metadata":{"a":1,"payload":{"n":1},'),
-    ],
-)
-def test_both_ways_lead_to_the_same(body: bytes) -> None:
-    short, long = (_outcome(body, envelope=envelope) for envelope in (False, True))
-    assert short == long
+def test_the_context_comes_from_headers_and_the_tenant_from_the_payload_too() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    message = Message(
+        b'{"order": 1, "merchant_id": "ada"}', {"Traceparent": trace, "x-correlation-id": "c-1"}
+    )
+    decoded = JSON.decode(ORDERS, message)
+    context = context_from_message(decoded.sent, message.headers, "view-service")
+    assert context.trace.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert (context.correlation_id, context.tenant_id) == ("c-1", "ada")
+    for body in (b"[]", b"no JSON"):
+        sent = JSON.decode(ORDERS, Message(body)).sent
+        assert context_from_message(sent, {}, "view-service").tenant_id is None
 
 
-def test_a_cloud_event_is_read_as_one() -> None:
-    headers, body = SENT.cloudevent_message()
-    decoded = PAID.codec.decode(PAID, delivery(body, headers), envelope=False)
-    assert decoded.event_id == SENT.event_id
-    assert decoded.payload().merchant_id == "ada"
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"order": "many"}'])
+def test_what_does_not_fit_is_told_when_the_payload_is_read(body: bytes) -> None:
+    decoded = JSON.decode(ORDERS, Message(body))
+    with pytest.raises(ValidationError):
+        decoded.payload()
 
 
-def test_a_plain_message_takes_the_short_way() -> None:
-    assert PAID.codec.decode(PAID, delivery(SENT.encode()), envelope=False).envelope is None
-    # Another version is read by the contract's steps, and a header may say that it is one.
-    for metadata in ({}, {"version": "1"}):
-        assert PAID.codec.decode(
-            PAID, delivery(changed(metadata=metadata)), envelope=False
-        ).envelope
+def test_older_versions_are_read_through_their_steps() -> None:
+    older = Message(b'{"number": 3}', {"Glam-Schema-Version": "1"})
+    assert JSON.decode(ORDERS, older).payload() == Order(order=3)
+    with pytest.raises(EnvelopeError, match="not valid JSON"):
+        JSON.decode(ORDERS, Message(b"{", {"Glam-Schema-Version": "1"})).payload()
 
 
-def _outcome(body: bytes, *, envelope: bool) -> object:
-    try:
-        decoded = PAID.codec.decode(PAID, delivery(body), envelope=envelope)
-        payload = decoded.payload()
-    except (EnvelopeError, ValidationError) as error:
-        return type(error), str(error)
-    context = context_from_message(decoded.sent, {}, "tests")
-    ids = (context.trace.trace_id, context.correlation_id, context.tenant_id, context.service)
-    return decoded.event_id, payload, ids
+def test_a_payload_need_not_be_an_object() -> None:
+    numbers = Contract("numbers.told", RootModel[list[int]], stream="NUMBERS", codec=JSON)
+    assert JSON.decode(numbers, Message(b"[1, 2]")).payload().root == [1, 2]
+
+
+def test_what_is_written_is_the_payload_and_is_read_back() -> None:
+    with bind(Context.start(service="shop-service", tenant_id="ada")):
+        envelope = Envelope.create(
+            ORDERS, Order(order=1), source_service="shop-service", idempotency_key="k"
+        )
+        headers = envelope.headers()
+    assert JSON.encode(envelope) == b'{"order":1,"merchant_id":null}'
+    copied = envelope.model_copy(update={"payload": {"order": 2}})
+    assert JSON.encode(copied) == b'{"order":2}'
+    decoded = JSON.decode(
+        ORDERS, Message(JSON.encode(envelope), {**headers, "Nats-Msg-Id": envelope.message_id})
+    )
+    assert decoded.event_id == "orders.*.created:k"
+    assert decoded.payload() == Order(order=1)
+
+
+def test_fields_are_looked_up_where_the_payload_is() -> None:
+    assert JSON.fields(b'{"order": 1}') == {"order": 1}
+    assert ENVELOPE.fields(b'{"payload": {"order": 1}}') == {"order": 1}
+    for body in (b"[]", b"{}"):
+        with pytest.raises(ValueError, match="not an envelope"):
+            ENVELOPE.fields(body)
+    assert (repr(JSON), repr(ENVELOPE)) == ("JSON", "ENVELOPE")

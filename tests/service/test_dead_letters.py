@@ -12,7 +12,7 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings, NatsSettings, ServiceSettings
 from shared.delivery import UnitOfWork
 from shared.errors import ValidationError
-from shared.events import Contract, Envelope
+from shared.events import CONVENTION, Contract, Envelope
 from shared.messaging import DeadLetters, OutgoingMessage
 from shared.service import Application, Service
 from shared.testing import eventually
@@ -29,7 +29,7 @@ DURABLE = "pay-service-pay"
 
 
 def pay_service(mended: Callable[[], bool]) -> Service[ServiceSettings]:
-    service = Service("pay-service", version="4.5.6")
+    service = Service("pay-service", version="4.5.6", streams=[CONVENTION.of(PAY)])
 
     @service.handles(PAY)
     async def pay(payment: Payment, uow: UnitOfWork) -> None:

@@ -509,13 +509,13 @@ async def test_a_subject_in_two_forms_and_one_of_no_stream(nats_settings: NatsSe
         publishes=[
             GREET,
             Contract(GREET.subject, Greeting, version=2),
-            Contract("evt.x.y", Greeting),
+            Contract("orders.created", Greeting),
         ],
     )
     async with merchant_stream(nats_settings):
         found = await ill(service, on_nats(nats_settings))
     assert "Greeting version 2 (hello-service)" in found["contract-disputed"].what
-    assert found["contract-stream"].about == "subject evt.x.y"
+    assert "no stream holds 'orders.created'" in found["contract-stream"].what
 
 
 def test_every_code_is_in_the_documentation_with_its_reason() -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from shared.config import DatabaseSettings, NatsSettings, ServiceSettings
 from shared.delivery import UnitOfWork
 from shared.errors import ConflictError, ValidationError
-from shared.events import Contract, Envelope
+from shared.events import CONVENTION, Contract, Envelope
 from shared.messaging import BatchPolicy, DeadLetters, Delivery, OutgoingMessage, RetryPolicy
 from shared.service import Application, DeclarationError, Service
 from shared.testing import eventually
@@ -31,6 +31,7 @@ class Step(BaseModel):
 
 
 STEP = Contract("evt.merchant.step", Step)
+STREAMS = [CONVENTION.of(STEP)]
 
 
 def step_message(merchant: str | None, number: int) -> OutgoingMessage:
@@ -44,7 +45,7 @@ async def test_a_new_handler_with_retry_order_and_dead_letters_is_a_few_lines(
     done: list[tuple[str | None, int]] = []
     failed = 0
 
-    service = Service("credit-service")
+    service = Service("credit-service", streams=STREAMS)
 
     @service.handles(STEP, order_by="merchant_id", retry=QUICK)
     async def take_step(step: Step, uow: UnitOfWork) -> None:
@@ -158,7 +159,7 @@ async def test_a_batch_is_one_transaction_and_leaves_out_what_was_handled(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
     batches: list[list[int]] = []
-    service = Service("hello-service")
+    service = Service("hello-service", streams=STREAMS)
 
     @service.handles(
         STEP, name="steps", batch=BatchPolicy(size=10, wait_seconds=0.2), concurrency=1, retry=QUICK
@@ -191,7 +192,7 @@ async def test_subscribers_are_shown_paused_and_resumed_over_http(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
     seen: list[int] = []
-    service = Service("hello-service")
+    service = Service("hello-service", streams=STREAMS)
 
     @service.handles(STEP, double_ack=True)
     async def step(step: Step) -> None:
@@ -222,7 +223,7 @@ async def test_in_prod_nobody_pauses_unless_the_settings_say_so(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
     settings = ServiceSettings(environment="prod", database=database_settings, nats=nats_settings)
-    app = Application(Service("hello-service"), settings).app
+    app = Application(Service("hello-service", streams=STREAMS), settings).app
     assert "/api/v1/subscribers" not in app.openapi()["paths"]
 
 

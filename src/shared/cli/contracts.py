@@ -343,7 +343,12 @@ def _declared(targets: Sequence[str] | None) -> tuple[Contract[Any], ...]:
 
 
 def _table(targets: Sequence[str] | None) -> ContractTable:
-    return describe(_services(targets), declared=_declared(targets))
+    services, declared = _services(targets), _declared(targets)
+    if not services and not declared:
+        raise typer.BadParameter(
+            "no services/*/service.py here: name one, like glam contracts list invoice.py"
+        )
+    return describe(services, declared=declared)
 
 
 def _read(file: Path) -> ContractLock:

@@ -120,7 +120,7 @@ def _processes(
             }
         processes.append(
             ServiceProcess(
-                [sys.executable, "-m", "shared.cli", "run", target],
+                [sys.executable, "-m", "glam_start", "run", target],
                 name=service.name,
                 env=environment,
                 ready_url=f"http://127.0.0.1:{port}{settings.api.prefix}/health/ready",

@@ -207,6 +207,7 @@ class Application(Generic[S]):
                 service=service.name,
                 settings=settings.delivery,
                 bus=self._bus,
+                external=[stream.name for stream in self.streams if stream.external],
             )
             self._provisions.add(
                 UnitOfWorkFactory,

@@ -20,7 +20,7 @@ from shared.errors import MessageBusError
 from shared.messaging import StreamStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from shared.messaging import Bus, StreamFacts
 
@@ -73,10 +73,14 @@ class Fences:
         bus: where the streams are.
         outbox: the id of the outbox.
         owner: the relay, named in the fence for whoever looks at it.
+        external: streams that somebody else looks after; they get no fences.
     """
 
-    def __init__(self, bus: Bus, *, outbox: str, owner: str) -> None:
+    def __init__(
+        self, bus: Bus, *, outbox: str, owner: str, external: Collection[str] = ()
+    ) -> None:
         self._store = StreamStore(bus)
+        self._external = frozenset(external)
         self._outbox = outbox
         self._owner = owner
         self._streams: dict[str, StreamFeatures] = {}
@@ -150,7 +154,7 @@ class Fences:
         return StreamFeatures(
             name,
             atomic=stream.atomic,
-            fenced=await self._takes_fences(stream),
+            fenced=name not in self._external and await self._takes_fences(stream),
             replicated=stream.copies > 1,
         )
 

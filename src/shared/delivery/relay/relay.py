@@ -31,7 +31,7 @@ from shared.metrics import (
 from shared.resilience import backoff_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from shared.config import DeliverySettings
     from shared.database import Database
@@ -134,6 +134,7 @@ class Relay:
         settings: batch, poll interval, lease, retention.
         bus: the connection of the publisher; without it late relays are not refused by the streams,
             and nothing is published in batches.
+        external: streams that somebody else looks after, and that are left as they are.
     """
 
     def __init__(
@@ -144,12 +145,14 @@ class Relay:
         service: str,
         settings: DeliverySettings,
         bus: Bus | None = None,
+        external: Collection[str] = (),
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._service = service
         self._settings = settings
         self._bus = bus
+        self._external = external
         self._renewal_seconds = settings.lease_seconds / 3
         self._janitor = Janitor(database, settings)
         self._listener = CommitListener(database, self.wake, connected=self._return)
@@ -404,7 +407,9 @@ class Relay:
         fences = None
         if self._bus is not None:
             outbox = await self._outbox.name()
-            fences = Fences(self._bus, outbox=outbox, owner=self._outbox.owner)
+            fences = Fences(
+                self._bus, outbox=outbox, owner=self._outbox.owner, external=self._external
+            )
         self._sender = Sender(
             self._publisher,
             fences=fences,

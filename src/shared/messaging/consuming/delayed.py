@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from shared.errors import MessageBusError
 from shared.events.streams import covers
 from shared.messaging.connection.errors import translated
-from shared.messaging.dead_letters.store import REPLAY_FOR
+from shared.messaging.dead_letters.store import KEPT_ID, REPLAY_FOR
 from shared.messaging.publisher import OutgoingMessage
 from shared.messaging.publishing.wire import MESSAGE_ID
 
@@ -27,10 +27,9 @@ SCHEDULE = "Nats-Schedule"
 _TARGET = "Nats-Schedule-Target"
 
 ATTEMPTS = "Glam-Attempts"
-_KEPT_ID = "Glam-Message-Id"
 
 # What the server puts on a message it publishes for a schedule, and what engines put there.
-_MARKS = (ATTEMPTS, _KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
+_MARKS = (ATTEMPTS, KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
 
 
 class Delayed:
@@ -71,8 +70,8 @@ class Delayed:
             for name, value in message.headers.items()
             if not name.lower().startswith("nats-")
         }
-        if message_id := message.headers.get(MESSAGE_ID):
-            headers[_KEPT_ID] = message_id
+        # Without one, codecs take place and stream for it: they are others when it comes again.
+        headers[KEPT_ID] = message.headers.get(MESSAGE_ID) or f"{message.stream}:{message.sequence}"
         headers |= {
             ATTEMPTS: str(message.made),
             REPLAY_FOR: self._durable,
@@ -95,9 +94,9 @@ def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
     if not headers:
         return {}, 0
     sent = dict(headers)
-    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent:
+    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent and KEPT_ID not in sent:
         return sent, 0
-    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(_KEPT_ID)
+    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(KEPT_ID)
     for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
         sent.pop(name, None)
     if message_id:

@@ -17,6 +17,7 @@ from shared.errors import (
     NotFoundError,
     ValidationError,
 )
+from shared.events.headers import MESSAGE_ID
 from shared.messaging.connection.errors import translated
 from shared.messaging.consuming.delivery import Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from shared.messaging.connection.connection import Connection
 
 __all__ = [
+    "KEPT_ID",
     "MAX_AGE_SECONDS",
     "REPLAY_FOR",
     "DeadLetter",
@@ -71,6 +73,8 @@ SUBJECTS = "dlq.>"
 
 # A replayed message carries the durable it is meant for; other durables pass it over.
 REPLAY_FOR = "Glam-Replay-For"
+# The id that a message was first published under, where it is published again under another.
+KEPT_ID = "Glam-Message-Id"
 
 _PAGE = 500
 _ALL = DeadLetterFilter()
@@ -517,13 +521,14 @@ class DeadLetters:
         There it would go with its age, perhaps before the message does.
         """
         headers = {name: v for name, v in letter.headers.items() if not is_servers(name)}
+        known_as = letter.headers.get(MESSAGE_ID) or f"{letter.stream}:{letter.stream_sequence}"
         claimed = headers.pop(CLAIM, None) is not None
         if claimed and digest is None:
             body = (await self.resolved(letter)).body
         message = OutgoingMessage(
             subject=letter.subject,
             body=body,
-            headers={**headers, REPLAY_FOR: letter.durable},
+            headers={**headers, REPLAY_FOR: letter.durable, KEPT_ID: known_as},
             message_id=":".join(
                 (
                     "replay",

@@ -63,7 +63,11 @@ async def ensure_stream(bus: Connection, wanted: StreamDefinition | StreamConfig
                 )
             return
         with translated("update stream", stream=name):
-            await bus.js.update_stream(difference.merged)
+            try:
+                await bus.js.update_stream(difference.merged)
+            except nats.js.errors.BadRequestError as error:
+                await _refuse_overlap(bus, difference.merged, error)
+                raise
         _logger.info("stream %s changed", name, extra={"changes": difference.changes})
         # Who looked before this change may write over it a moment later: look again then.
         await asyncio.sleep(_SETTLED_SECONDS)
@@ -112,12 +116,20 @@ async def _created(bus: Connection, config: StreamConfig) -> bool:
         except nats.js.errors.BadRequestError as error:
             if error.err_code == _NAME_IN_USE:
                 return False
-            if error.err_code == _SUBJECTS_OVERLAP:
-                for (holder, held), subject in product(await _held(bus), config.subjects or ()):
-                    if overlap(held, subject) and holder != config.name:
-                        raise _taken(config.name or "", subject, holder, held) from error
+            await _refuse_overlap(bus, config, error)
             raise
     return True
+
+
+async def _refuse_overlap(
+    bus: Connection, config: StreamConfig, error: nats.js.errors.BadRequestError
+) -> None:
+    """Raise what names the stream that has one of the subjects, if that is why it was refused."""
+    if error.err_code != _SUBJECTS_OVERLAP:
+        return
+    for (holder, held), subject in product(await _held(bus), config.subjects or ()):
+        if overlap(held, subject) and holder != config.name:
+            raise _taken(config.name or "", subject, holder, held) from error
 
 
 async def check_holder(bus: Connection, name: str, subjects: Sequence[str]) -> bool:

@@ -6,7 +6,6 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, OutgoingMessage
 from shared.testing.faults import database_down, doubled_deliveries, lost_acks
 from shared.testing.nats_proxy import NatsProxy
@@ -50,6 +49,8 @@ class HandlerPromises(ContractSuite, ServiceSuite):
             async with self.database(database):
                 pass
         async with self.service.assemble(self.settings(database, nats)) as application:
+            # What who publishes them would have done.
+            await application.bus.ensure_stream(application.streams.of(self.contract))
             yield application
 
     async def counted(self, database: Database, number: int) -> int:
@@ -66,7 +67,9 @@ class HandlerPromises(ContractSuite, ServiceSuite):
             for number in range(_SOME):
                 if not await self.counted(application.database, number):
                     return False
-            consumers = await application.bus.js.consumers_info(CONVENTION.of(self.contract).name)
+            consumers = await application.bus.js.consumers_info(
+                self.service.streams.of(self.contract).name
+            )
             return not any(info.num_pending or info.num_ack_pending for info in consumers)
 
         await self.eventually(handled)

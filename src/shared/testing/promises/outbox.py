@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from shared.config import DeliverySettings, NatsSettings
 from shared.delivery import Relay
-from shared.events import CONVENTION, Envelope
+from shared.events import Envelope
 from shared.messaging import Bus
 from shared.testing.faults import killed
 from shared.testing.promises._suites import ContractSuite, ServiceSuite
@@ -72,7 +72,7 @@ class OutboxPromises(ContractSuite, ServiceSuite):
 
     async def stored(self, bus: Bus) -> list[str]:
         """The ids of the events in the stream, in their order."""
-        name = CONVENTION.of(self.contract).name
+        name = self.service.streams.of(self.contract).name
         state = (await bus.js.stream_info(name)).state
         messages = [
             await bus.js.get_msg(name, sequence)
@@ -102,7 +102,7 @@ class OutboxPromises(ContractSuite, ServiceSuite):
     ) -> AsyncIterator[tuple[Database, Bus]]:
         """Open the database and the bus, with the stream."""
         async with self.database(database) as opened, Bus(nats, name="promises") as bus:
-            await bus.ensure_stream(CONVENTION.of(self.contract))
+            await bus.ensure_stream(self.service.streams.of(self.contract))
             yield opened, bus
 
     async def all_published(self, database: Database) -> bool:
