@@ -1,4 +1,4 @@
-"""`python -m soak`: ends with 0 when every promise was kept, else with 1."""
+"""`python -m soak`: ends with 0 when nothing was lost, doubled or out of order, else with 1."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from shared.config import DeliverySettings
 from shared.delivery import Relay, UnitOfWork
 from shared.events import Contract, Envelope
+from shared.testing import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,11 +28,25 @@ if TYPE_CHECKING:
     from shared.delivery.relay.relay import Publishes
     from shared.messaging import Bus
 
+__all__ = [
+    "COUNTED",
+    "HOMELESS",
+    "PATIENCE_SECONDS",
+    "SERVICE",
+    "STREAM",
+    "Counted",
+    "World",
+    "all_out",
+    "eventually",
+    "listening",
+    "running",
+]
+
 T = TypeVar("T")
 
 SERVICE = "credit-service"
 STREAM = "CREDIT"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 class Counted(BaseModel):
@@ -110,16 +125,6 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
         while True:
             with suppress(NatsTimeoutError, NoRespondersError, ServiceUnavailableError):
                 return await ask()
-            await asyncio.sleep(0.05)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it holds; fail when patience ends."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            with suppress(Exception):
-                if await check():
-                    return
             await asyncio.sleep(0.05)
 
 

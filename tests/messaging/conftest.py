@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shared.config import NatsSettings
 from shared.events import StreamDefinition
 from shared.messaging import Bus, Delivery, OutgoingMessage, RetryPolicy, Subscriber, Subscription
+from shared.testing import eventually
 
 if TYPE_CHECKING:
     from shared.dev import NatsServer
+
+__all__ = ["QUICK", "STREAM", "SUBJECT", "Subscribers", "eventually", "message"]
 
 STREAM = StreamDefinition("TESTS", ("evt.tests.>",))
 SUBJECT = "evt.tests.happened"
 QUICK = RetryPolicy(attempts=3, first_delay_seconds=0.01, max_delay_seconds=0.05)
 
 Handler = Callable[[Delivery], Awaitable[None]]
-T = TypeVar("T")
 
 
 def message(number: int, *, subject: str = SUBJECT, body: bytes | None = None) -> OutgoingMessage:
@@ -42,26 +43,6 @@ async def own_bus(own_nats_server: NatsServer) -> AsyncIterator[Bus]:
     async with Bus(NatsSettings(servers=(own_nats_server.url,)), name="tests") as bus:
         await bus.ensure_stream(STREAM)
         yield bus
-
-
-@overload
-async def eventually(condition: Callable[[], Coroutine[Any, Any, T]]) -> T: ...
-@overload
-async def eventually(condition: Callable[[], T]) -> T: ...
-async def eventually(condition: Callable[[], Any]) -> Any:
-    """Return what `condition` returns or is awaited to, once it is true.
-
-    The patience is less than it takes the engine to notice that a pull is lost without a word
-    (30 s), so that healing by being told and healing by silence are told apart.
-    """
-    async with asyncio.timeout(25):
-        while True:
-            found = condition()
-            if inspect.isawaitable(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.01)
 
 
 class Subscribers:

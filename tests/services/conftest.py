@@ -1,7 +1,6 @@
 """The services, each started on real servers in the test's own process."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -17,6 +16,9 @@ from services.webhook.settings import ShopifySettings, WebhookSettings
 from shared.config import DatabaseSettings, LoggingSettings, NatsSettings
 from shared.dev import SmtpSink
 from shared.service import Application, Service, ServiceSettings
+from shared.testing import eventually
+
+__all__ = ["Start", "client_of", "eventually"]
 
 SHOP = "blue-hat.myshopify.com"
 SECRET = "hush"
@@ -78,10 +80,3 @@ async def client_of(application: Application[Any]) -> AsyncIterator[httpx.AsyncC
     transport = httpx.ASGITransport(application.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         yield client
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], *, seconds: float = 20.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)

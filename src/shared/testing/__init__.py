@@ -1,10 +1,11 @@
-"""Tests of services against real servers, and the proof that they keep their promises.
+"""Tests of services against real servers, and what such tests are made of.
 
 - The fixtures are in `shared.testing.plugin`; pytest finds them by itself.
-- `shared.testing.promises`: suites that a service runs in its own tests.
+- `shared.testing.suites`: contract tests that a service runs among its own.
 - `shared.testing.faults`: real faults, each a context manager; `NatsProxy` for those of messages.
 - `CrashPoints`: kills a process, or a server, at every await of a flow.
 - `History` and `check`: what happened, and whether it may.
+- `eventually`: waits for what has to happen.
 """
 
 import importlib
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from shared.testing.history import Entry, History, Outcome, Verdict, check
     from shared.testing.nats_frames import NatsFilter, NatsFrame
     from shared.testing.nats_proxy import NatsProxy
+    from shared.testing.waiting import eventually
 
 __all__ = [
     "Crash",
@@ -31,6 +33,7 @@ __all__ = [
     "Outcome",
     "Verdict",
     "check",
+    "eventually",
 ]
 
 # Found when asked for: pytest loads this package with the plugin, in every project.
@@ -48,6 +51,7 @@ _HOMES = {
     "Outcome": "history",
     "Verdict": "history",
     "check": "history",
+    "eventually": "waiting",
 }
 
 

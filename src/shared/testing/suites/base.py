@@ -1,9 +1,9 @@
-"""What the suites have in common: patience, and the parts of a service around a test."""
+"""What the suites have in common: waiting, and the parts of a service around a test."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -13,6 +13,7 @@ from shared.database import Database, migrate, tenant_scope
 from shared.delivery import UnitOfWork
 from shared.events import Envelope
 from shared.messaging import OutgoingMessage, RetryPolicy, Subscriber
+from shared.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from shared.messaging import Bus, Subscription
     from shared.service import Service
 
-_POLL_SECONDS = 0.02
-
 QUICK = RetryPolicy(attempts=3, first_delay_seconds=0.02, max_delay_seconds=0.1)
 
 
@@ -36,21 +35,16 @@ class Suite:
 
     pytestmark: ClassVar[list[pytest.MarkDecorator]] = [pytest.mark.asyncio]
 
-    patience_seconds: float = 30.0
-    """How long a test waits for what has to happen."""
+    timeout_seconds: float = 120.0
+    """How long what has to happen may take on the slowest machine."""
 
-    async def eventually(self, holds: Callable[[], Awaitable[object]]) -> None:
-        """Wait until it holds; an error counts as not yet.
+    async def eventually(self, condition: Callable[[], Awaitable[object] | object]) -> None:
+        """Wait until the condition holds; an error counts as not yet.
 
         Raises:
             TimeoutError: it never did.
         """
-        async with asyncio.timeout(self.patience_seconds):
-            while True:
-                with suppress(Exception):
-                    if await holds():
-                        return
-                await asyncio.sleep(_POLL_SECONDS)
+        await eventually(condition, timeout_seconds=self.timeout_seconds)
 
 
 class ContractSuite(Suite):
@@ -93,18 +87,18 @@ class ServiceSuite(Suite):
     async def prepare(self, database: Database) -> None:
         """Make what a test needs in the database beside the tables; by default nothing."""
 
-    def merchant_of(self, subject: Any) -> UUID | str | None:
+    def tenant_of(self, subject: Any) -> UUID | str | None:
         """Tell whose rows a payload or a row is about, by default its ``merchant_id``.
 
-        Where that is a merchant, the suite works for it (`tenant_scope`) while it asks.
+        Where that is a tenant, the suite works for it (`tenant_scope`) while it asks.
         """
-        merchant: UUID | str | None = getattr(subject, "merchant_id", None)
-        return merchant
+        tenant: UUID | str | None = getattr(subject, "merchant_id", None)
+        return tenant
 
     def scope(self, subject: Any) -> AbstractContextManager[object]:
-        """Work for the merchant of a payload or a row, if it has one, until the block ends."""
-        merchant = self.merchant_of(subject)
-        return nullcontext() if merchant is None else tenant_scope(merchant)
+        """Work for the tenant of a payload or a row, if it has one, until the block ends."""
+        tenant = self.tenant_of(subject)
+        return nullcontext() if tenant is None else tenant_scope(tenant)
 
     @asynccontextmanager
     async def database(self, settings: DatabaseSettings) -> AsyncIterator[Database]:
