@@ -15,7 +15,7 @@ NEEDED := --group bench --group build --group check --group services --group tes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help install demo up test fuzz soak check format bench bench-report docs build smoke lock clean
+.PHONY: help install demo up test unit fuzz soak check format bench bench-report docs build smoke lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ up: install ## Start servers and services for development, with reload
 test: install ## Run all tests, on real servers; they mostly wait, so four at once
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
+unit: install ## Run the tests that start no server, in less than a minute
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m unit $(ARGS)
+
 fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=N SEED=N)
 	@GLAM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) GLAM_FUZZ_SEED=$(or $(SEED),1) \
 	  $(BIN)/python -m pytest tests/fuzz $(ARGS)
@@ -49,12 +52,12 @@ fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=
 soak: install ## Break real services at random, and prove that nothing is lost (MINUTES=10 SEED=N)
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: install ## Check style, types, the direction of imports and the lock of contracts
+check: install ## Check style, types, the house rules and the lock of contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
-	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_house.py
 	@$(BIN)/glam contracts check
 
 format: install ## Put the code in its form

@@ -30,6 +30,8 @@ from tests.database.replica import StandbyServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

@@ -12,6 +12,8 @@ from soak.books import flowing, judge, settled
 from soak.chaos import Chaos
 from soak.stage import Stage
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
