@@ -1,7 +1,7 @@
 """What holds for every test; the fixtures with servers come from `shared.testing.plugin`.
 
-A test is marked `servers` if it asks for a fixture that starts NATS or PostgreSQL, or if its module
-says so (`pytestmark = pytest.mark.servers`) because it starts them on its own. All others are
+A test is marked `servers` if it asks for a fixture with a server, makes one itself, or if its
+module says so (`pytestmark = pytest.mark.servers`) because what it calls starts one. All others are
 marked `unit`, and fail if they start one.
 """
 
@@ -24,13 +24,17 @@ _SERVER_FIXTURES = {
     *("nats_server", "own_nats_server", "own_postgres_server", "postgres_server"),
     "redis_server",
 }
+_SERVER_CLASSES = {"NatsServer", "PostgresServer"}
 _SERVER_PROGRAMS = {"nats-server", "postgres", "valkey-server", "redis-server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test with `unit` or `servers`."""
     for item in items:
-        if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        function = getattr(item, "function", None)
+        fixtures = set(getattr(item, "fixturenames", ()))
+        named = set(function.__code__.co_names) if function is not None else set()
+        if fixtures & _SERVER_FIXTURES or named & _SERVER_CLASSES:
             item.add_marker(pytest.mark.servers)
         elif item.get_closest_marker("servers") is None:
             item.add_marker(pytest.mark.unit)

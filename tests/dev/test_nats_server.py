@@ -7,8 +7,6 @@ from nats.aio.client import Client
 
 from shared.dev import NatsServer, ProcessError
 
-pytestmark = pytest.mark.servers
-
 
 async def connect(server: NatsServer) -> Client:
     return await nats.connect(server.url, allow_reconnect=False, connect_timeout=5)

@@ -10,8 +10,6 @@ import pytest
 from shared.dev import PostgresServer, ProcessError, postgres_server
 from tests.dev.probes import rows
 
-pytestmark = pytest.mark.servers
-
 
 async def test_it_is_the_version_and_the_settings_we_promise(
     postgres_server: PostgresServer,
