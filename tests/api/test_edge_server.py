@@ -11,6 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse
 
+from shared.testing import eventually
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -72,7 +74,6 @@ async def test_server_sent_events_arrive_with_ids(make_app: Any, serve: Any) -> 
 async def test_a_client_that_leaves_is_no_error(
     make_app: Any,
     serve: Any,
-    until: Any,
     spans: Any,
     registry: CollectorRegistry,
     caplog: pytest.LogCaptureFixture,
@@ -103,10 +104,10 @@ async def test_a_client_that_leaves_is_no_error(
             seen = len(spans())
             _, writer = await asyncio.open_connection(host, int(port))
             writer.write(head)
-            await until(lambda: in_progress(registry) == 1)
+            await eventually(lambda: in_progress(registry) == 1)
             writer.close()
             await writer.wait_closed()
-            await until(lambda seen=seen: len(spans()) > seen)
+            await eventually(lambda seen=seen: len(spans()) > seen)
         await ended.wait()
     assert in_progress(registry) == 0
     assert [(s["attributes"]["status"], s["error"]) for s in spans()] == [

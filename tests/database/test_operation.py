@@ -24,11 +24,12 @@ from shared.database.engine.instrumentation import trace_statements
 from shared.database.engine.slow_queries import hide_values
 from shared.dev import PostgresServer
 from shared.errors import DatabaseError
+from shared.testing import eventually
 from shared.tracing import FinishedSpan, export_to
 from tests.database.replica import StandbyServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.servers
 
@@ -40,12 +41,6 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.05)
 
 
 # -- TLS ---------------------------------------------------------------------------------------
@@ -266,7 +261,7 @@ async def test_read_only_work_goes_to_a_standby_while_it_is_there_and_near(
             async def is_read_from() -> bool:
                 return await reads_from_standby(database)
 
-            await until(is_read_from)
+            await eventually(is_read_from)
             assert not await reads_from_standby(database, replica=False)
             trace_statements(database)
             with taking_spans() as spans, bind(Context.start()):
@@ -288,12 +283,12 @@ async def test_read_only_work_goes_to_a_standby_while_it_is_there_and_near(
             async def is_avoided() -> bool:
                 return not await reads_from_standby(database)
 
-            await until(is_avoided)
+            await eventually(is_avoided)
             (status,) = await database.replicas()
             assert (status.usable, status.error) == (False, "too far behind")
             await admin.execute("SELECT pg_wal_replay_resume()")
             await admin.close()
-            await until(is_read_from)
+            await eventually(is_read_from)
 
             # Gone: the next one to read does not notice.
             await standby.kill()
@@ -301,7 +296,7 @@ async def test_read_only_work_goes_to_a_standby_while_it_is_there_and_near(
             (status,) = await database.replicas()
             assert not status.usable
             await standby.start()
-            await until(is_read_from)
+            await eventually(is_read_from)
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
@@ -337,7 +332,7 @@ async def test_a_slow_select_is_explained_on_request_without_its_values(
         async def explained() -> bool:
             return bool(plans())
 
-        await until(explained)
+        await eventually(explained)
     (plan,) = plans()
     assert str(plan["statement"]).startswith("SELECT * FROM people")
     assert "Seq Scan on people" in str(plan["plan"])

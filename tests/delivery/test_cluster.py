@@ -23,14 +23,15 @@ from shared.messaging import (
     Subscriber,
     Subscription,
 )
+from shared.testing import eventually
 from tests.delivery.world import (
     COUNTED,
+    PATIENCE_SECONDS,
     SERVICE,
     STREAM,
     Counted,
     World,
     all_out,
-    eventually,
     running,
 )
 
@@ -64,7 +65,7 @@ async def test_the_leader_is_killed_and_nothing_is_lost_doubled_or_reordered(
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         settings = NatsSettings(servers=tuple(server.url for server in servers), replicas=3)
         bus = await stack.enter_async_context(Bus(settings, name="credit-service"))
-        await eventually(lambda: made(bus))
+        await eventually(lambda: made(bus), within_seconds=PATIENCE_SECONDS)
         world = World(database, bus)
 
         async def write(key: int) -> None:
@@ -73,12 +74,12 @@ async def test_the_leader_is_killed_and_nothing_is_lost_doubled_or_reordered(
 
         async with running(world.relay()):
             writing = asyncio.gather(*(write(key) for key in range(4)))
-            await eventually(lambda: some(world))
+            await eventually(lambda: some(world), within_seconds=PATIENCE_SECONDS)
             stream = await bus.js.stream_info(STREAM)
             leader = stream.cluster.leader if stream.cluster else None
             await kill(leader, servers)
             await writing
-            await eventually(lambda: all_out(world))
+            await eventually(lambda: all_out(world), within_seconds=PATIENCE_SECONDS)
         numbers = await world.numbers()
         assert len(numbers) == 160
         for key in range(4):
@@ -109,17 +110,19 @@ async def test_the_leader_is_killed_and_each_effect_happens_once_and_in_order(
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         settings = NatsSettings(servers=tuple(server.url for server in servers), replicas=3)
         bus = await stack.enter_async_context(Bus(settings, name=SERVICE))
-        await eventually(lambda: made(bus))
+        await eventually(lambda: made(bus), within_seconds=PATIENCE_SECONDS)
         world = World(database, bus)
         sent = [key * 1000 + n for n in range(60) for key in range(4)]
-        await eventually(lambda: all_stored(bus, [message(n) for n in sent]))
+        await eventually(
+            lambda: all_stored(bus, [message(n) for n in sent]), within_seconds=PATIENCE_SECONDS
+        )
 
         replicas = [Subscriber(bus, counting(handle), service=SERVICE) for _ in range(2)]
         tasks = [asyncio.create_task(replica.run()) for replica in replicas]
-        await eventually(lambda: several(effects))
+        await eventually(lambda: several(effects), within_seconds=PATIENCE_SECONDS)
         consumer = await bus.js.consumer_info(STREAM, "count")
         await kill(consumer.cluster.leader if consumer.cluster else None, servers)
-        await eventually(lambda: as_many(effects, len(sent) - 1))
+        await eventually(lambda: as_many(effects, len(sent) - 1), within_seconds=PATIENCE_SECONDS)
         (letter,) = await DeadLetters(bus).list()
         for name in ("DEAD_LETTERS", "ATTEMPTS"):
             assert (await bus.js.stream_info(name)).config.num_replicas == 3, name

@@ -18,11 +18,11 @@ from shared.delivery.relay.leases import LeasedOutbox
 from shared.delivery.relay.listener import Listener
 from shared.delivery.relay.sender import Courier
 from shared.events import Contract
+from shared.testing import eventually
 from tests.delivery.world import (
     Counted,
     World,
     all_out,
-    eventually,
     listening,
     running,
 )

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from shared.config import DeliverySettings
-from tests.delivery.world import World, eventually, running
+from shared.testing import eventually
+from tests.delivery.world import World, running
 
 if TYPE_CHECKING:
     from shared.delivery import Relay

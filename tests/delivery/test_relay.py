@@ -25,7 +25,7 @@ from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope, Streams
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
-from shared.testing import faults
+from shared.testing import eventually, faults
 from tests.delivery.world import (
     COUNTED,
     HOMELESS,
@@ -34,7 +34,6 @@ from tests.delivery.world import (
     Counted,
     World,
     all_out,
-    eventually,
     listening,
     running,
 )

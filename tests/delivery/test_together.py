@@ -14,8 +14,9 @@ from shared.database import Database
 from shared.database.engine.instrumentation import trace_statements
 from shared.delivery import CommitInDoubtError
 from shared.errors import DatabaseError, ValidationError
+from shared.testing import eventually
 from shared.tracing import FinishedSpan, export_to
-from tests.delivery.world import COUNTED, Counted, World, eventually
+from tests.delivery.world import COUNTED, Counted, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

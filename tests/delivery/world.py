@@ -17,7 +17,6 @@ from sqlalchemy import text
 from shared.config import DeliverySettings
 from shared.delivery import Relay, UnitOfWork
 from shared.events import Contract, Envelope
-from shared.testing import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,25 +27,11 @@ if TYPE_CHECKING:
     from shared.delivery.relay.relay import Publishes
     from shared.messaging import Bus
 
-__all__ = [
-    "COUNTED",
-    "HOMELESS",
-    "PATIENCE_SECONDS",
-    "SERVICE",
-    "STREAM",
-    "Counted",
-    "World",
-    "all_out",
-    "eventually",
-    "listening",
-    "running",
-]
-
 T = TypeVar("T")
 
 SERVICE = "credit-service"
 STREAM = "CREDIT"
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
 
 
 class Counted(BaseModel):

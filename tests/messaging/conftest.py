@@ -12,12 +12,9 @@ import pytest
 from shared.config import NatsSettings
 from shared.events import StreamDefinition
 from shared.messaging import Bus, Delivery, OutgoingMessage, RetryPolicy, Subscriber, Subscription
-from shared.testing import eventually
 
 if TYPE_CHECKING:
     from shared.dev import NatsServer
-
-__all__ = ["QUICK", "STREAM", "SUBJECT", "Subscribers", "eventually", "message"]
 
 STREAM = StreamDefinition("TESTS", ("evt.tests.>",))
 SUBJECT = "evt.tests.happened"

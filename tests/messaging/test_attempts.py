@@ -9,8 +9,9 @@ import pytest
 
 from shared.messaging import Bus, DeadLetters, Delivery, OutgoingMessage, RetryPolicy, Subscriber
 from shared.messaging.subscriber import ATTEMPTS_FAILED
+from shared.testing import eventually
 
-from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+from .conftest import QUICK, STREAM, SUBJECT, Subscribers, message
 from .test_engine import _subscriber
 
 LONG = RetryPolicy(

@@ -16,8 +16,9 @@ from shared.dev import NatsServer
 from shared.errors import MessageBusError
 from shared.messaging import Bus, Delivery
 from shared.messaging.connection.client import LeanClient, _plainly
+from shared.testing import eventually
 
-from .conftest import STREAM, Subscribers, eventually, message
+from .conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     from pathlib import Path

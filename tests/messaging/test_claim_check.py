@@ -9,8 +9,9 @@ import pytest
 
 from shared.messaging import Bus, DeadLetters, Delivery
 from shared.messaging.publishing.claim_check import BUCKET, CLAIM, MAX_AGE_SECONDS
+from shared.testing import eventually
 
-from .conftest import STREAM, Subscribers, eventually, message
+from .conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -26,8 +26,9 @@ from shared.messaging import (
 )
 from shared.messaging.dead_letters import store as module
 from shared.messaging.publishing.claim_check import CLAIM, ClaimCheck, resolve
+from shared.testing import eventually
 
-from .conftest import STREAM, SUBJECT, Subscribers, eventually
+from .conftest import STREAM, SUBJECT, Subscribers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,9 @@ import pytest
 from shared.errors import MessageBusError, NotFoundError
 from shared.messaging import Bus, DeadLetters, Delivery
 from shared.messaging.dead_letters.store import REPLAY_FOR, fingerprint
+from shared.testing import eventually
 
-from .conftest import SUBJECT, Subscribers, eventually, message
+from .conftest import SUBJECT, Subscribers, message
 
 DELIVERY = Delivery(
     subject=SUBJECT,

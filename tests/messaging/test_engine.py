@@ -32,8 +32,9 @@ from shared.messaging import (
 )
 from shared.messaging import subscriber as engine
 from shared.messaging.subscriber import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, is_outage
+from shared.testing import eventually
 
-from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+from .conftest import QUICK, STREAM, SUBJECT, Subscribers, message
 
 if TYPE_CHECKING:
     from shared.dev import NatsServer

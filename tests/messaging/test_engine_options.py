@@ -23,9 +23,9 @@ from shared.messaging import (
     State,
     Subscription,
 )
-from shared.testing import NatsProxy, faults
+from shared.testing import NatsProxy, eventually, faults
 
-from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
+from .conftest import QUICK, STREAM, SUBJECT, Subscribers, message
 from .test_engine import _subscriber
 
 if TYPE_CHECKING:

@@ -34,8 +34,7 @@ from shared.messaging import (
     ServiceDependencies,
     State,
 )
-
-from .conftest import eventually
+from shared.testing import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

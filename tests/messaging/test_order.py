@@ -23,9 +23,9 @@ from shared.messaging.consuming.in_flight import Held, Key
 from shared.messaging.consuming.lanes import Lanes
 from shared.messaging.consuming.ordering import InOrder
 from shared.messaging.consuming.pull import GROUP
-from shared.testing import NatsProxy, faults
+from shared.testing import NatsProxy, eventually, faults
 
-from .conftest import QUICK, SUBJECT, Subscribers, eventually, message
+from .conftest import QUICK, SUBJECT, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

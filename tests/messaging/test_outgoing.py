@@ -10,8 +10,9 @@ import pytest
 from shared.errors import MessageBusError
 from shared.messaging import Bus, OutgoingMessage, PubAck, Publisher
 from shared.messaging.publishing.wire import header_block
+from shared.testing import eventually
 
-from .conftest import STREAM, SUBJECT, eventually, message
+from .conftest import STREAM, SUBJECT, message
 
 if TYPE_CHECKING:
     from shared.config import NatsSettings

@@ -1,7 +1,7 @@
 """A running service on real servers: what happens once, what is undone, what is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from shared.errors import ConflictError, ValidationError
 from shared.events import Contract, Envelope
 from shared.messaging import DeadLetters, OutgoingMessage
 from shared.service import Application, DeclarationError, Provided, Service, UnitOfWorkDep
+from shared.testing import eventually
 
 
 class Greeting(BaseModel):
@@ -100,12 +101,6 @@ async def test_an_inbox_that_forgets_before_its_stream_does_keeps_the_service_fr
             pass
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 async def test_an_event_added_in_a_route_reaches_its_handlers_with_the_callers_correlation_id(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
@@ -115,7 +110,7 @@ async def test_an_event_added_in_a_route_reaches_its_handlers_with_the_callers_c
             "/greetings", json={"merchant": "ada"}, headers={"X-Correlation-ID": "order-7"}
         )
         assert answer.status_code == 202
-        await until(lambda: len(diary.entries) == 2)
+        await eventually(lambda: len(diary.entries) == 2)
     assert diary.entries == ["greet ada", "greeted ada in order-7", "closed"]
 
 
@@ -126,7 +121,7 @@ async def test_an_event_of_a_route_that_fails_is_never_sent(
     async with running(hello_service(diary), database_settings, nats_settings) as (app, client):
         assert (await client.post("/greetings", json={"merchant": "nobody"})).status_code == 409
         await client.post("/greetings", json={"merchant": "ada"})
-        await until(lambda: "greet ada" in diary.entries)
+        await eventually(lambda: "greet ada" in diary.entries)
         async with app.database.transaction() as session:
             rows = await session.scalar(
                 text("SELECT count(*) FROM outbox WHERE subject LIKE 'cmd%'")
@@ -151,7 +146,7 @@ async def test_a_message_in_the_stream_twice_takes_effect_once(
                 )
             )
         await client.post("/greetings", json={"merchant": "bob"})
-        await until(lambda: any(entry.startswith("greeted bob") for entry in diary.entries))
+        await eventually(lambda: any(entry.startswith("greeted bob") for entry in diary.entries))
         async with app.database.transaction() as session:
             told = await session.scalar(
                 text("SELECT count(*) FROM outbox WHERE subject = 'evt.merchant.greeted'")

@@ -15,6 +15,7 @@ from shared.errors import ValidationError
 from shared.events import Contract, Envelope
 from shared.messaging import DeadLetters, OutgoingMessage
 from shared.service import Application, Service
+from shared.testing import eventually
 
 from .test_application import running
 
@@ -54,6 +55,14 @@ async def effects(application: Application[ServiceSettings]) -> list[int]:
         return list(await session.scalars(text("SELECT amount FROM effects ORDER BY amount")))
 
 
+async def had(application: Application[ServiceSettings], amount: int) -> bool:
+    return amount in await effects(application)
+
+
+async def listed(letters: DeadLetters, count: int) -> bool:
+    return len(await letters.list()) == count
+
+
 async def test_a_replay_killed_between_its_steps_has_its_effect_once(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
@@ -63,9 +72,7 @@ async def test_a_replay_killed_between_its_steps_has_its_effect_once(
     async with running(service, database_settings, forgetful) as (application, _):
         letters = application.provisions.get(DeadLetters)
         await application.bus.publisher.publish(payment(5))
-        async with asyncio.timeout(20):
-            while not (found := await letters.list()):
-                await asyncio.sleep(0.02)
+        found = await eventually(letters.list)
         assert (found[0].sequence, found[0].version) == (1, "4.5.6")
         labels = {"service": "pay-service", "subscriber": DURABLE}
         assert REGISTRY.get_sample_value("dead_letters", labels) is not None
@@ -75,18 +82,15 @@ async def test_a_replay_killed_between_its_steps_has_its_effect_once(
             sys.executable, str(script), nats_settings.servers[0], "audit"
         )
         assert await process.wait() == -9
-        async with asyncio.timeout(20):
-            while await effects(application) != [5]:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: had(application, 5))
+        assert await effects(application) == [5]
         assert len(await letters.list()) == 1
         await asyncio.sleep(1)  # the stream forgets the id of the first replay
         ack = await letters.replay(1)
         assert not ack.duplicate
         follower = payment(6)
         await application.bus.publisher.publish(follower)
-        async with asyncio.timeout(20):
-            while 6 not in await effects(application):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: had(application, 6))
         assert await effects(application) == [5, 6]
         assert await letters.list() == []
 
@@ -99,9 +103,7 @@ async def test_dead_letters_are_worked_on_over_http(
     async with running(service, database_settings, nats_settings) as (application, client):
         letters = application.provisions.get(DeadLetters)
         await application.bus.publisher.publish_all([payment(n) for n in range(1, 6)])
-        async with asyncio.timeout(20):
-            while len(await letters.list()) < 5:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: listed(letters, 5))
 
         page = (await client.get("/dead-letters", params={"durable": DURABLE, "limit": 3})).json()
         assert [letter["sequence"] for letter in page["data"]["letters"]] == [1, 2, 3]
@@ -145,10 +147,7 @@ async def test_dead_letters_are_worked_on_over_http(
         wanted = {"where": {}, "reason": "obsolete"}
         done = (await client.post("/dead-letters/discard", json=wanted)).json()["data"]
         assert done["done"] == [4, 5]
-        async with asyncio.timeout(20):
-            while len(await effects(application)) < 2:
-                await asyncio.sleep(0.02)
-        assert amount + 100 in await effects(application)
+        await eventually(lambda: had(application, amount + 100))
 
         audit = (await client.get("/dead-letters/audit")).json()["data"]
         assert [(r["action"], r["reason"]) for r in audit["records"]] == [

@@ -17,8 +17,9 @@ from shared.errors import ConflictError
 from shared.events import Envelope
 from shared.events.credit import ORDER_UPDATED, OrderUpdatedPayload
 from shared.messaging import OutgoingMessage
+from shared.testing import eventually
 
-from .test_application import running, until
+from .test_application import running
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to.md"
 TITLE = "## Handle the messages of one key in order"
@@ -52,7 +53,7 @@ async def test_the_orders_of_a_merchant_are_debited_one_after_the_other(
         await application.bus.publisher.publish_all(
             [_order(merchant, str(number)) for number in range(6) for merchant in merchants]
         )
-        await until(lambda: sum(map(len, debited.values())) == 12)
+        await eventually(lambda: sum(map(len, debited.values())) == 12)
     assert failed
     assert debited == {merchant: [str(number) for number in range(6)] for merchant in merchants}
 

@@ -13,8 +13,9 @@ from shared.errors import ConflictError, ValidationError
 from shared.events import Contract, Envelope
 from shared.messaging import BatchPolicy, DeadLetters, Delivery, OutgoingMessage, RetryPolicy
 from shared.service import Application, DeclarationError, Service
+from shared.testing import eventually
 
-from .test_application import running, until
+from .test_application import running
 
 QUICK = RetryPolicy(attempts=3, first_delay_seconds=0.01, max_delay_seconds=0.05)
 
@@ -62,7 +63,7 @@ async def test_a_new_handler_with_retry_order_and_dead_letters_is_a_few_lines(
     async with running(service, database_settings, nats_settings) as (application, _):
         messages = [step_message(m, n) for n in range(8) for m in ("ada", "bob")]
         await application.bus.publisher.publish_all(messages)
-        await until(lambda: len(done) == 14)
+        await eventually(lambda: len(done) == 14)
         letters = await DeadLetters(application.bus).list()
     expected = [0, 1, 2, 3, 4, 6, 7]
     assert [n for m, n in done if m == "ada"] == expected
@@ -92,7 +93,7 @@ async def test_a_large_body_goes_through_the_outbox_and_keeps_its_order(
                 owner = Owner(id=padding if number % 3 == 0 else "nobody")
                 step = Step(merchant_id="ada", number=number, owner=owner)
                 uow.outbox.add(STEP, step, key="ada")
-        await until(lambda: len(done) == 10)
+        await eventually(lambda: len(done) == 10)
     assert done == list(range(10))
 
 
@@ -173,14 +174,14 @@ async def test_a_batch_is_one_transaction_and_leaves_out_what_was_handled(
         first = step_message("ada", 1)
         publisher = application.bus.publisher
         await publisher.publish(first)
-        await until(lambda: batches == [[1]])
+        await eventually(lambda: batches == [[1]])
         again = OutgoingMessage(first.subject, first.body, first.headers, "a second time")
         await publisher.publish_all([again, step_message("ada", 2), step_message("ada", 3)])
-        await until(lambda: len(batches) == 2)
+        await eventually(lambda: len(batches) == 2)
         assert batches[1] == [2, 3]
         await publisher.publish_all([step_message("ada", n) for n in (4, 5)])
         # Together they fail and are rolled back, inbox and all; one by one they succeed.
-        await until(lambda: batches[2:] == [[4, 5], [4], [5]])
+        await eventually(lambda: batches[2:] == [[4, 5], [4], [5]])
         async with application.database.transaction() as session:
             rows = await session.scalar(text("SELECT count(*) FROM hello.inbox"))
         assert rows == 5
@@ -213,7 +214,7 @@ async def test_subscribers_are_shown_paused_and_resumed_over_http(
         assert "paused" in str(ready)
         assert seen == []
         await client.post(f"/subscribers/{durable}/resume")
-        await until(lambda: seen == [1])
+        await eventually(lambda: seen == [1])
         assert (await client.post("/subscribers/nobody/pause")).status_code == 404
 
 

@@ -16,9 +16,6 @@ from services.webhook.settings import ShopifySettings, WebhookSettings
 from shared.config import DatabaseSettings, LoggingSettings, NatsSettings
 from shared.dev import SmtpSink
 from shared.service import Application, Service, ServiceSettings
-from shared.testing import eventually
-
-__all__ = ["Start", "client_of", "eventually"]
 
 SHOP = "blue-hat.myshopify.com"
 SECRET = "hush"

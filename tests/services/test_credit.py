@@ -28,8 +28,9 @@ from shared.events.credit import (
 )
 from shared.events.credit import OrderLine as Line
 from shared.service import Application
+from shared.testing import eventually
 
-from .conftest import Start, client_of, eventually
+from .conftest import Start, client_of
 
 MERCHANT = UUID(int=1)
 SHOP = "blue-hat.myshopify.com"

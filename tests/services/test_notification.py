@@ -27,8 +27,9 @@ from shared.platform.errors.notification import (
     TemplateRenderError,
 )
 from shared.service import Application
+from shared.testing import eventually
 
-from .conftest import Start, client_of, eventually
+from .conftest import Start, client_of
 
 MERCHANT = UUID(int=1)
 TEMPLATES = Path(__file__).parents[2] / "services/notification/mails"

@@ -1,28 +1,31 @@
+"""`eventually`: what it takes for yes, for not yet, and what it says in the end."""
+
+from __future__ import annotations
+
 import pytest
 
 from shared.testing import eventually
 
 
-async def test_what_comes_true_is_returned_and_errors_count_as_not_yet() -> None:
-    answers = iter([ConnectionError("not up"), 0, "", "here"])
+async def test_it_returns_the_first_true_answer_of_a_function_or_of_what_it_awaits() -> None:
+    answers = iter([0, "", None, 7])
 
-    async def ask() -> object:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def later() -> object:
+        return next(answers)
 
-    assert await eventually(ask) == "here"
-    counts = iter([0, 3])
-    assert await eventually(lambda: next(counts)) == 3
+    assert await eventually(later) == 7
+    assert await eventually(lambda: [1]) == [1]
 
 
-async def test_what_never_comes_true_is_told_with_the_last_result_and_error() -> None:
-    def refused() -> bool:
-        raise ConnectionError("refused")
+async def test_an_error_is_not_yet_and_the_last_one_is_the_cause_when_time_is_up() -> None:
+    asked = 0
 
-    with pytest.raises(TimeoutError, match=r"not within 0\.05 s: None") as told:
-        await eventually(refused, timeout_seconds=0.05)
-    assert isinstance(told.value.__cause__, ConnectionError)
-    with pytest.raises(TimeoutError, match=r"not within 0\.05 s: \[\]"):
-        await eventually(list, timeout_seconds=0.05)
+    def missing() -> bool:
+        nonlocal asked
+        asked += 1
+        raise LookupError("nothing there")
+
+    with pytest.raises(TimeoutError) as raised:
+        await eventually(missing, within_seconds=0.05)
+    assert isinstance(raised.value.__cause__, LookupError)
+    assert asked > 1

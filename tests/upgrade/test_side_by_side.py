@@ -104,7 +104,7 @@ async def test_replicas_of_both_versions_share_streams_outbox_and_inbox(
             query = "SELECT applied_by FROM effects WHERE handler = 'ordered' ORDER BY id DESC"
             return await database.fetchval(query) if count >= share * total else None
 
-        return str(await eventually(latest))
+        return str(await eventually(latest, within_seconds=120))
 
     total = TRANSACTIONS * len(replicas)
     async with AsyncExitStack() as stack:
@@ -121,7 +121,7 @@ async def test_replicas_of_both_versions_share_streams_outbox_and_inbox(
             query = "SELECT count(*) FROM effects WHERE handler = 'shared'"
             return bool(await database.fetchval(query) >= total)
 
-        await eventually(all_recorded)
+        await eventually(all_recorded, within_seconds=120)
 
     started = await database.fetch("SELECT name, source FROM replicas")
     assert {row["name"]: Path(row["source"]) for row in started} == sources

@@ -44,7 +44,7 @@ class Suite:
         Raises:
             TimeoutError: it never did.
         """
-        await eventually(condition, timeout_seconds=self.timeout_seconds)
+        await eventually(condition, within_seconds=self.timeout_seconds)
 
 
 class ContractSuite(Suite):
