@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -95,6 +96,9 @@ async def test_a_client_that_leaves_is_no_error(
     async def upload(request: Request) -> int:
         return len(await request.body())
 
+    def has_more(seen: int) -> bool:
+        return len(spans()) > seen
+
     async with serve(make_app(app)) as url:
         host, _, port = url.removeprefix("http://").partition(":")
         for head in (
@@ -107,7 +111,7 @@ async def test_a_client_that_leaves_is_no_error(
             await eventually(lambda: in_progress(registry) == 1)
             writer.close()
             await writer.wait_closed()
-            await eventually(lambda seen=seen: len(spans()) > seen)
+            await eventually(partial(has_more, seen))
         await ended.wait()
     assert in_progress(registry) == 0
     assert [(s["attributes"]["status"], s["error"]) for s in spans()] == [
