@@ -123,6 +123,7 @@ class TestPaid(HandlerSuite):
 '''
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("mode", ["strict"])
 def test_a_handler_that_does_its_work_twice_is_caught(tmp_path: Path, mode: str) -> None:
     (tmp_path / "test_paid.py").write_text(BROKEN)
