@@ -15,7 +15,7 @@ NEEDED := --group bench --group build --group check --group services --group tes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help install demo up test newest fuzz soak check format bench bench-report docs build smoke lock clean
+.PHONY: help install demo up test unit coverage newest fuzz soak long check format bench bench-report docs build smoke lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,17 @@ test: install ## Run all tests, on real servers; they mostly wait, so four at on
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 newest: install ## Run the tests on the newest releases that the bounds in pyproject.toml allow
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
-	@$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --upgrade \
-	  --requirements pyproject.toml --all-extras $(NEEDED) \
-	  --editable .
-	@.venv-newest/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@scripts/with-dependencies highest -n 4 --dist worksteal $(ARGS)
+
+unit: install ## Run the tests that start no server, in less than a minute
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m unit $(ARGS)
+
+coverage: install ## Run all tests, and hold what they reach against the floor in pyproject.toml
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report $(if $(MISSING),,| tail -1)
+	@$(BIN)/python scripts/coverage-floor
 
 fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=N SEED=N)
 	@GLAM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) GLAM_FUZZ_SEED=$(or $(SEED),1) \
@@ -56,12 +62,20 @@ fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=
 soak: install ## Break real services at random, and prove that nothing is lost (MINUTES=10 SEED=N)
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: install ## Check style, types, the direction of imports and the lock of contracts
+long: install ## What takes longer: oldest and newest dependencies, ten seeds, more faults (MINUTES=30)
+	@scripts/with-dependencies lowest-direct -n 4 --dist worksteal
+	@scripts/with-dependencies highest -n 4 --dist worksteal
+	@for seed in {1..10}; do echo "seed $$seed"; \
+	  $(BIN)/python -m pytest -q -n 4 --dist worksteal -m unit --hypothesis-seed=$$seed; \
+	  GLAM_FUZZ_EXAMPLES=50 GLAM_FUZZ_SEED=$$seed $(BIN)/python -m pytest -q tests/fuzz; done
+	@$(BIN)/python -m soak --minutes $(or $(MINUTES),30)
+
+check: install ## Check style, types, the house rules and the lock of contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
-	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_house.py
 	@$(BIN)/glam contracts check
 
 format: install ## Put the code in its form

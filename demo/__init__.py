@@ -1,4 +1,4 @@
-"""A day of a dozen shops, played through the front door of real services on real servers.
+"""A day of a dozen shops, sent through the front door of real services on real servers.
 
 python -m demo
 """

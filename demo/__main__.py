@@ -15,7 +15,7 @@ from rich.console import Console
 
 from demo.day import plan
 from demo.orders import OrderVersion, make_orders, read_orders
-from demo.play import Play
+from demo.scenario import Scenario
 from shared.dev import ProcessError
 
 _ORDERS, _FAST_ORDERS = 300, 60
@@ -42,7 +42,7 @@ def main(
         bool, typer.Option("--fast", help=f"Make up {_FAST_ORDERS} orders, not {_ORDERS}.")
     ] = False,
 ) -> None:
-    """Play a day of a dozen shops on real servers and services, and check what came of it."""
+    """Run a day of a dozen shops on real servers and services, and check what came of it."""
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH
@@ -53,21 +53,21 @@ def main(
         versions = _read(orders, count, console)
     folder = Path(tempfile.mkdtemp(prefix="glam-demo-"))
     folder.chmod(0o755)  # under root, PostgreSQL runs as another user
-    play = Play(plan(versions, chance), console, folder, keep=keep)
+    scenario = Scenario(plan(versions, chance), console, folder, keep=keep)
     ended_by = None
     try:
-        ended_by = asyncio.run(_until_signalled(play))
+        ended_by = asyncio.run(_until_signalled(scenario))
     except* ProcessError as failed:
         for error in failed.exceptions:
             console.print(str(error), style="red", markup=False, highlight=False)
     finally:
-        if play.checks and not play.ok:
+        if scenario.checks and not scenario.ok:
             console.print(f"data and logs stay in {folder}", markup=False)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    if ended_by is not None and not (keep and play.checks):
+    if ended_by is not None and not (keep and scenario.checks):
         raise typer.Exit(128 + ended_by)
-    raise typer.Exit(0 if play.ok else 1)
+    raise typer.Exit(0 if scenario.ok else 1)
 
 
 def _read(path: Path, count: int | None, console: Console) -> list[OrderVersion]:
@@ -83,20 +83,20 @@ def _read(path: Path, count: int | None, console: Console) -> list[OrderVersion]
     return versions
 
 
-async def _until_signalled(play: Play) -> int | None:
-    """Play to the end, or until SIGINT or SIGTERM; return the signal, with everything stopped."""
+async def _until_signalled(scenario: Scenario) -> int | None:
+    """Run to the end, or until SIGINT or SIGTERM; return the signal, with everything stopped."""
     loop = asyncio.get_running_loop()
-    playing = asyncio.ensure_future(play.run())
+    running = asyncio.ensure_future(scenario.run())
     received: list[int] = []
 
     def stop(number: int) -> None:
         received.append(number)
-        playing.cancel()
+        running.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     try:
-        await playing
+        await running
     except asyncio.CancelledError:
         if not received:
             raise

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from demo.books import Account, Entry, Frozen, Kept
     from demo.day import Delivery, Forecast
+    from demo.records import Account, Entry, Frozen, Kept
     from demo.sender import Answer
     from shared.dev.trace_tree import SpanRecord
     from shared.messaging import DeadLetter
@@ -158,7 +158,7 @@ def forged_is_refused(forged: Delivery, answers: Iterable[Answer], kept: Iterabl
     return Check(
         "bad signature refused",
         _is_error(answer, 401, "UNAUTHORIZED") and not stored,
-        f"{_told(answer)}; kept {stored} times",
+        f"{_shown(answer)}; kept {stored} times",
     )
 
 
@@ -175,21 +175,19 @@ def malformed_is_refused_and_kept(
         _is_error(answer, 422, "VALIDATION_ERROR")
         and bool(details.get("validation_errors"))
         and whole,
-        f"{_told(answer)}; kept {len(stored)} times"
+        f"{_shown(answer)}; kept {len(stored)} times"
         + (f", {len(malformed.body):,} bytes as they came" if whole else ""),
     )
 
 
-def poison_is_a_dead_letter(poison: bytes, letters: Sequence[DeadLetter]) -> Check:
+def poison_is_a_dead_letter(poison: bytes, found: Sequence[DeadLetter]) -> Check:
     """The event that nobody can handle is the one dead letter, byte for byte, with the reason."""
-    whole = [letter.body for letter in letters] == [poison]
-    reasons = {
-        f"{letter.durable}: {str(letter.error_type).rpartition('.')[2]}" for letter in letters
-    }
+    whole = [dead.body for dead in found] == [poison]
+    reasons = {f"{dead.durable}: {str(dead.error_type).rpartition('.')[2]}" for dead in found}
     return Check(
         "poison event in the dead letters, nothing else",
-        whole and all(letter.error_message for letter in letters),
-        f"{len(letters)} dead letters" + (f" ({', '.join(sorted(reasons))})" if reasons else ""),
+        whole and all(dead.error_message for dead in found),
+        f"{len(found)} dead letters" + (f" ({', '.join(sorted(reasons))})" if reasons else ""),
     )
 
 
@@ -263,7 +261,7 @@ def _is_error(answer: Answer | None, status: int, code: str) -> bool:
     return error.get("code") == code and bool(error.get("message")) and "request_id" in meta
 
 
-def _told(answer: Answer | None) -> str:
+def _shown(answer: Answer | None) -> str:
     if answer is None:
         return "no answer"
     return f"{answer.status} {(answer.body.get('error') or {}).get('code', 'without an error')}"

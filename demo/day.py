@@ -1,7 +1,7 @@
 """The day: which shops there are, what they send when, and what must come of it.
 
 What must come of it is computed here from the orders alone, apart from the services. The parts of
-the day are played one after the other, each to its end, so that the result does not depend on the
+the day are sent one after the other, each to its end, so that the result does not depend on the
 order in which the messages of a part happen to arrive.
 """
 

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from demo.stage import SERVICES
+from demo.deployment import SERVICES
 from shared.dev.trace_tree import render_trace
 
 if TYPE_CHECKING:
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from demo.checks import Check
-    from demo.stage import Stage
+    from demo.deployment import Deployment
     from shared.dev.trace_tree import SpanRecord
 
 __all__ = ["show_addresses", "show_checks", "show_trace"]
 
 
-def show_addresses(console: Console, stage: Stage) -> None:
+def show_addresses(console: Console, deployment: Deployment) -> None:
     """Say where to look while it runs."""
     table = _grid(columns=3)
     for name in SERVICES:
-        address = stage.address(name)
+        address = deployment.address(name)
         table.add_row(name, f"{address}/api/v1/docs", f"{address}/metrics")
-    table.add_row("PostgreSQL", stage.postgres.url, "schemas " + ", ".join(SERVICES))
-    table.add_row("NATS", stage.nats.url, f"glam dlq list --servers {stage.nats.url}")
-    table.add_row("mail", str(stage.mailbox.data_dir / "new"), "one file each")
-    table.add_row("logs", str(stage.logs), f"glam trace ID --logs {stage.logs}")
+    table.add_row("PostgreSQL", deployment.postgres.url, "schemas " + ", ".join(SERVICES))
+    table.add_row("NATS", deployment.nats.url, f"glam dlq list --servers {deployment.nats.url}")
+    table.add_row("mail", str(deployment.mailbox.data_dir / "new"), "one file each")
+    table.add_row("logs", str(deployment.logs), f"glam trace ID --logs {deployment.logs}")
     _print(console, table)
 
 

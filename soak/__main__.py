@@ -1,4 +1,4 @@
-"""`python -m soak`: ends with 0 when every promise was kept, else with 1."""
+"""`python -m soak`: ends with 0 when nothing was lost, doubled or out of order, else with 1."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.testing import History
-from soak.books import flowing, judge, replay_dead_letters, settled
 from soak.chaos import Chaos
-from soak.stage import Stage
+from soak.deployment import Deployment
+from soak.ledger_checks import flowing, judge, replay_dead_letters, settled
 
 if TYPE_CHECKING:
     from shared.testing import Verdict
@@ -31,7 +31,7 @@ def main(
     ] = 60,
     keep: Annotated[bool, typer.Option("--keep", help="Keep history, logs and data.")] = False,
 ) -> None:
-    """Let real faults loose on real services for a while, and hold the books against each other."""
+    """Let real faults loose on real services for a while, and check what came of it."""
     if seed is None:
         seed = random.SystemRandom().randrange(1_000_000)
     folder = Path(tempfile.mkdtemp(prefix="glam-soak-"))
@@ -39,7 +39,7 @@ def main(
     print(f"soak: {minutes:g} minutes, seed {seed}, {rate:g} events a second", flush=True)
     kept = False
     try:
-        kept = asyncio.run(_play(folder, minutes * 60, seed, rate, settle_seconds))
+        kept = asyncio.run(_run(folder, minutes * 60, seed, rate, settle_seconds))
     finally:
         if kept and not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -48,21 +48,19 @@ def main(
     raise typer.Exit(0 if kept else 1)
 
 
-async def _play(
-    folder: Path, seconds: float, seed: int, rate: float, settle_seconds: float
-) -> bool:
+async def _run(folder: Path, seconds: float, seed: int, rate: float, settle_seconds: float) -> bool:
     history = History(folder / "history-faults.jsonl", by="chaos")
     began = time.monotonic()
-    async with Stage(folder, rate=rate, seed=seed) as stage:
-        await flowing(stage)
+    async with Deployment(folder, rate=rate, seed=seed) as deployment:
+        await flowing(deployment)
         chance = random.Random(seed)  # noqa: S311 - no secret
-        await Chaos(stage, chance, history).run(seconds)
-        await stage.quiet()
-        done = await settled(stage, settle_seconds)
-        dead = await replay_dead_letters(stage) if done else 0
+        await Chaos(deployment, chance, history).run(seconds)
+        await deployment.quiet()
+        done = await settled(deployment, settle_seconds)
+        dead = await replay_dead_letters(deployment) if done else 0
         if dead:
-            done = await settled(stage, settle_seconds)
-        effects, stream = await judge(stage)
+            done = await settled(deployment, settle_seconds)
+        effects, stream = await judge(deployment)
     _report(effects, stream, seconds=time.monotonic() - began, dead=dead, settled=done)
     return done and effects.ok and stream.ok and effects.effects > 0
 

@@ -12,38 +12,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.dev import ServiceProcess
-    from soak.stage import Stage
+    from soak.deployment import Deployment
 
 # (how often it comes, what it is, how many seconds it lasts at least and at most)
 _Choice = tuple[int, Fault, float, float]
 
-# How long all is well between two faults of a hand. A killed service takes longer to come back than
-# a connection.
+# How long all is well between two faults of one task. A killed service takes longer to come back
+# than a connection.
 _SERVICE_PAUSE_SECONDS = (2.0, 6.0)
 _UP_SECONDS = 30.0
 _SERVER_PAUSE_SECONDS = (0.5, 3.0)
 
 
 class Chaos:
-    """Two hands: one for the processes of the services, one for servers and connections.
+    """Two tasks: one for the processes of the services, one for servers and connections.
 
     Each does one thing after the other, so two faults at a time are usual, and never two on one
     target. The same seed gives the same faults in the same order; when they hit is the machine's.
     """
 
-    def __init__(self, stage: Stage, chance: random.Random, history: History) -> None:
-        self._stage = stage
+    def __init__(self, deployment: Deployment, chance: random.Random, history: History) -> None:
+        self._deployment = deployment
         self._chance = chance
         self._history = history
 
     async def run(self, seconds: float) -> None:
         """Do harm for so long, and leave all well behind."""
-        async with asyncio.TaskGroup() as hands:
-            hands.create_task(self._hand(self._on_services(), seconds, _SERVICE_PAUSE_SECONDS))
-            hands.create_task(self._hand(self._on_servers(), seconds, _SERVER_PAUSE_SECONDS))
-        self._stage.heal()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._harm(self._on_services(), seconds, _SERVICE_PAUSE_SECONDS))
+            tasks.create_task(self._harm(self._on_servers(), seconds, _SERVER_PAUSE_SECONDS))
+        self._deployment.heal()
 
-    async def _hand(
+    async def _harm(
         self, choices: Sequence[_Choice], seconds: float, pause: tuple[float, float]
     ) -> None:
         chance = random.Random(self._chance.random())  # noqa: S311 - no secret
@@ -54,7 +54,7 @@ class Chaos:
         while True:
             await asyncio.sleep(chance.uniform(*pause))
             if pause is _SERVICE_PAUSE_SECONDS:
-                await self._stage.up(_UP_SECONDS)
+                await self._deployment.up(_UP_SECONDS)
             _, fault, least, most = first.pop() if first else chance.choices(choices, weights)[0]
             if asyncio.get_running_loop().time() + most > until:
                 return
@@ -67,9 +67,9 @@ class Chaos:
         self._history.add("fault", Outcome.OK, fault.kind, note=fault.target)
 
     def _on_services(self) -> list[_Choice]:
-        stage = self._stage
+        deployment = self._deployment
         choices: list[_Choice] = []
-        for process in stage.services:
+        for process in deployment.services:
             choices += [
                 (3, self._down(faults.killed(process), process), 0.1, 2),
                 (2, self._down(faults.frozen(process), process), 1, 6),
@@ -79,28 +79,28 @@ class Chaos:
         return choices
 
     def _on_servers(self) -> list[_Choice]:
-        stage = self._stage
+        deployment = self._deployment
         choices: list[_Choice] = [
-            (2, faults.killed(stage.nats), 0.1, 2),
-            (1, faults.restarted(stage.nats), 0.1, 1),
-            (2, faults.frozen(stage.nats), 0.5, 4),
-            (2, faults.full_disk(stage.nats), 0.5, 2),
-            (2, faults.database_down(stage.postgres), 0.1, 2),
-            (1, faults.restarted(stage.postgres), 0.1, 1),
-            (1, faults.frozen(stage.postgres), 0.5, 3),
+            (2, faults.killed(deployment.nats), 0.1, 2),
+            (1, faults.restarted(deployment.nats), 0.1, 1),
+            (2, faults.frozen(deployment.nats), 0.5, 4),
+            (2, faults.full_disk(deployment.nats), 0.5, 2),
+            (2, faults.database_down(deployment.postgres), 0.1, 2),
+            (1, faults.restarted(deployment.postgres), 0.1, 1),
+            (1, faults.frozen(deployment.postgres), 0.5, 3),
         ]
-        for name, proxy in zip(("producer", "consumer"), stage.nats_proxies, strict=True):
+        for name, proxy in zip(("producer", "consumer"), deployment.nats_proxies, strict=True):
             choices += [
                 (2, faults.cut(proxy, target=f"{name} - nats"), 0.1, 2),
                 (1, faults.silent(proxy, target=f"{name} - nats"), 0.5, 3),
                 (1, faults.slow(proxy, target=f"{name} - nats"), 1, 3),
             ]
-        for name, link in zip(("producer", "consumer"), stage.postgres_proxies, strict=True):
+        for name, link in zip(("producer", "consumer"), deployment.postgres_proxies, strict=True):
             choices += [
                 (2, faults.cut(link, target=f"{name} - postgres"), 0.1, 2),
                 (1, faults.silent(link, target=f"{name} - postgres"), 0.5, 3),
             ]
-        producing, consuming = stage.nats_proxies
+        producing, consuming = deployment.nats_proxies
         chance = self._chance
         choices += [
             (2, faults.lost_acks(consuming, share=0.5, chance=chance), 1, 4),
@@ -113,12 +113,14 @@ class Chaos:
         return choices
 
     def _down(self, fault: Fault, *processes: ServiceProcess) -> Fault:
-        """Keep the supervisor's hands off while the fault lasts."""
-        return Fault(fault.kind, fault.target, lambda: _Unsupervised(self._stage, fault, processes))
+        """Keep the supervisor away while the fault lasts."""
+        return Fault(
+            fault.kind, fault.target, lambda: _Unsupervised(self._deployment, fault, processes)
+        )
 
     def _relays_killed(self) -> Fault:
         """Whoever has the relay dies, and nobody takes over."""
-        producers = self._stage.producers
+        producers = self._deployment.producers
         return self._down(
             Fault("kill -9", "all relays", lambda: _All([faults.killed(p) for p in producers])),
             *producers,
@@ -141,17 +143,19 @@ class _All:
 class _Unsupervised:
     """A fault whose processes are not started again before it is over."""
 
-    def __init__(self, stage: Stage, fault: Fault, processes: Sequence[ServiceProcess]) -> None:
-        self._stage = stage
+    def __init__(
+        self, deployment: Deployment, fault: Fault, processes: Sequence[ServiceProcess]
+    ) -> None:
+        self._deployment = deployment
         self._fault = fault
         self._processes = processes
 
     async def __aenter__(self) -> None:
-        self._stage.down.update(self._processes)
+        self._deployment.down.update(self._processes)
         await self._fault.__aenter__()
 
     async def __aexit__(self, *error: object) -> None:
         try:
             await self._fault.__aexit__(None, None, None)
         finally:
-            self._stage.down.difference_update(self._processes)
+            self._deployment.down.difference_update(self._processes)

@@ -41,10 +41,10 @@ def contract_of(key: str) -> Contract[Counted]:
 
 
 def tell_ready() -> None:
-    """Tell the stage that this process has started."""
+    """Tell the deployment that this process has started."""
     Path(os.environ["SOAK_READY"]).write_text(str(os.getpid()))
 
 
 def settings() -> ServiceSettings:
-    """The settings that the stage gave this process."""
+    """The settings that the deployment gave this process."""
     return ServiceSettings.model_validate_json(os.environ["SOAK_SETTINGS"])

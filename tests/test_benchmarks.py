@@ -15,6 +15,8 @@ from benchmarks.outcomes import Comparison, Delays, Growth, Outcome, Sizes, Timi
 from benchmarks.report import BEGIN, DOCS, END, report, section
 from benchmarks.results import KEPT, Measured, Results, keep
 
+pytestmark = pytest.mark.servers
+
 ROOT = Path(__file__).parent.parent
 
 HTTP = [

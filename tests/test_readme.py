@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from shared.dev import ServiceProcess
+
+pytestmark = pytest.mark.servers
 
 README = Path(__file__).parent.parent / "README.md"
 

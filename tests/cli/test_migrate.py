@@ -10,6 +10,8 @@ from shared.cli.app import app
 from shared.config import DatabaseSettings
 from tests.cli.warm_glam import WarmGlam, warm_glam
 
+pytestmark = pytest.mark.servers
+
 SERVICE = """
 from sqlalchemy.orm import Mapped, mapped_column
 

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from demo import checks
-from demo.books import Account, Entry, Frozen, Kept
 from demo.day import Credits, Day, Delivery, Forecast, plan
 from demo.orders import make_orders
+from demo.records import Account, Entry, Frozen, Kept
 from demo.sender import Answer
 from shared.dev.trace_tree import SpanRecord
 from shared.idempotency import idempotency_key

@@ -11,8 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from demo.orders import make_orders
+
+pytestmark = pytest.mark.servers
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,6 +20,8 @@ import pytest
 import shared
 from tests.dev.probes import is_free, is_gone
 
+pytestmark = pytest.mark.servers
+
 SCRIPT = """
 import asyncio, json, signal, sys
 from shared.dev import NatsServer, PostgresServer, ServiceProcess, SmtpSink

@@ -8,6 +8,8 @@ import pytest
 
 from shared.dev import NatsServer
 
+pytestmark = pytest.mark.servers
+
 OWNER = """
 import asyncio, os, signal
 from shared.dev import NatsServer

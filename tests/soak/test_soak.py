@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from shared.testing import History
-from soak.books import flowing, judge, settled
 from soak.chaos import Chaos
-from soak.stage import Stage
+from soak.deployment import Deployment
+from soak.ledger_checks import flowing, judge, settled
+
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
@@ -21,27 +23,27 @@ def folder() -> Iterator[Path]:
 
 
 async def test_nothing_is_lost_doubled_or_out_of_order_and_it_would_be_told(folder: Path) -> None:
-    async with Stage(folder, rate=200, seed=5) as stage:
-        await flowing(stage)
+    async with Deployment(folder, rate=200, seed=5) as deployment:
+        await flowing(deployment)
         with History(folder / "history-faults.jsonl", by="chaos") as history:
-            await Chaos(stage, random.Random(5), history).run(10)
-        await stage.quiet()
-        assert await settled(stage, 120)
-        effects, stream = await judge(stage)
+            await Chaos(deployment, random.Random(5), history).run(10)
+        await deployment.quiet()
+        assert await settled(deployment, 120)
+        effects, stream = await judge(deployment)
         assert effects.ok, effects
         assert stream.ok, stream
         assert effects.acknowledged > 10
         assert effects.effects == stream.effects
         assert sum(effects.faults.values()) > 1
 
-        await stage.fetch(
+        await deployment.fetch(
             "DELETE FROM consumer.effects WHERE id = (SELECT min(id) FROM consumer.effects)"
         )
-        await stage.fetch(
+        await deployment.fetch(
             "INSERT INTO consumer.effects (event, key, number, applied_by)"
             " SELECT event, key, number, 'sabotage' FROM consumer.effects ORDER BY id LIMIT 1"
         )
-        effects, stream = await judge(stage)
+        effects, stream = await judge(deployment)
         assert (len(effects.lost), len(effects.doubled)) == (1, 1)
         assert "sabotage" in effects.doubled[0]
         assert stream.ok

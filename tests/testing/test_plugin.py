@@ -97,6 +97,7 @@ def test_the_fixtures_leave_the_current_loop_alone() -> None:
         loop.close()
 
 
+@pytest.mark.servers
 def test_another_project_uses_them_with_warnings_as_errors(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(ANOTHER_PROJECT)
     (tmp_path / "pytest.ini").write_text(

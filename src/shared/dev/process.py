@@ -28,7 +28,7 @@ class ProcessError(RuntimeError):
 
 
 class Process(abc.ABC):
-    """A program under our hand: start, stop, kill, pause, resume, restart.
+    """A child program: start, stop, kill, pause, resume, restart.
 
     It holds nothing of an event loop, so one loop may start it and another stop it. Ctrl-C in the
     terminal does not reach it. When this process dies, by whatever cause, Linux sends the child

@@ -1,11 +1,11 @@
-"""Tests of services against real servers, and the proof that they keep their promises.
+"""Tests of services against real servers, and what such tests are made of.
 
 - The fixtures are in `shared.testing.plugin`; pytest finds them by itself.
-- `shared.testing.promises`: suites that a service runs in its own tests.
+- `shared.testing.suites`: contract tests that a service runs among its own.
 - `shared.testing.faults`: real faults, each a context manager; `NatsProxy` for those of messages.
 - `CrashPoints`: kills a process, or a server, at every await of a flow.
 - `History` and `check`: what happened, and whether it may.
-- `eventually`: waits until something is so.
+- `eventually`: waits for what has to happen.
 """
 
 import importlib

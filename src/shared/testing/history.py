@@ -166,7 +166,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether nothing was found."""
         return not (self.lost or self.doubled or self.misordered or self.invented)
 
     def __str__(self) -> str:
@@ -196,7 +196,7 @@ def check(
     Args:
         history: the entries.
         subscribers: who must have applied every event; by default those who applied any.
-        ordered: whether the order of each key is promised.
+        ordered: whether events of a key take effect in their order.
     """
     verdict = Verdict()
     outcomes: dict[str, Outcome] = {}
@@ -231,7 +231,7 @@ def check(
 
 
 def _known(before: Outcome | None, now: Outcome) -> Outcome:
-    """What is known of an operation: a definite word outweighs a doubt, whichever came first."""
+    """What is known of an operation: a definite outcome outweighs a doubt, whichever came first."""
     definite = {Outcome.OK, Outcome.FAIL}
     return before if before in definite and now not in definite else now
 

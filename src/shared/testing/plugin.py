@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shared.dev import NatsServer, PostgresServer, Server, SmtpSink
 
 # The suites are tests: pytest shows what stood on both sides of an assertion that failed.
-pytest.register_assert_rewrite("shared.testing.promises")
+pytest.register_assert_rewrite("shared.testing.suites")
 
 T = TypeVar("T")
 ServerT = TypeVar("ServerT", bound="Server | SmtpSink")

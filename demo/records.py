@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from demo.stage import Stage
+    from demo.deployment import Deployment
     from shared.messaging import DeadLetter
     from shared.service import Service
 
-__all__ = ["Account", "Books", "Entry", "Frozen", "Kept"]
+__all__ = ["Account", "Entry", "Frozen", "Kept", "Records"]
 
 
 class Entry(NamedTuple):
@@ -71,7 +71,7 @@ class Frozen:
     waiting: int
 
 
-class Books:
+class Records:
     """Reads along. Made by ``open``; for one task at a time."""
 
     def __init__(self, database: asyncpg.Connection[asyncpg.Record], bus: Bus) -> None:
@@ -79,16 +79,16 @@ class Books:
         self._bus = bus
 
     @classmethod
-    async def open(cls, stage: Stage) -> Self:
+    async def open(cls, deployment: Deployment) -> Self:
         """Connect.
 
         Raises:
             OSError, shared.errors.MessageBusError: a server does not answer.
         """
-        bus = Bus(NatsSettings(servers=(stage.nats.url,)), name="demo")
+        bus = Bus(NatsSettings(servers=(deployment.nats.url,)), name="demo")
         await bus.__aenter__()
         try:
-            return cls(await asyncpg.connect(stage.postgres.url), bus)
+            return cls(await asyncpg.connect(deployment.postgres.url), bus)
         except BaseException:
             await bus.close()
             raise

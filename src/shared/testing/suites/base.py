@@ -1,4 +1,4 @@
-"""What the suites have in common: patience, and the parts of a service around a test."""
+"""What the suites have in common: waiting, and the parts of a service around a test."""
 
 from __future__ import annotations
 
@@ -35,12 +35,16 @@ class Suite:
 
     pytestmark: ClassVar[list[pytest.MarkDecorator]] = [pytest.mark.asyncio]
 
-    patience_seconds: float = 30.0
-    """How long a test waits for what has to happen."""
+    timeout_seconds: float = 120.0
+    """How long what has to happen may take on the slowest machine."""
 
-    async def eventually(self, holds: Callable[[], Awaitable[object]]) -> None:
-        """Wait until it holds, as `shared.testing.eventually`."""
-        await eventually(holds, within_seconds=self.patience_seconds)
+    async def eventually(self, condition: Callable[[], Awaitable[object] | object]) -> None:
+        """Wait until the condition holds; an error counts as not yet.
+
+        Raises:
+            TimeoutError: it never did.
+        """
+        await eventually(condition, within_seconds=self.timeout_seconds)
 
 
 class ContractSuite(Suite):
@@ -83,18 +87,18 @@ class ServiceSuite(Suite):
     async def prepare(self, database: Database) -> None:
         """Make what a test needs in the database beside the tables; by default nothing."""
 
-    def merchant_of(self, subject: Any) -> UUID | str | None:
+    def tenant_of(self, subject: Any) -> UUID | str | None:
         """Tell whose rows a payload or a row is about, by default its ``merchant_id``.
 
-        Where that is a merchant, the suite works for it (`tenant_scope`) while it asks.
+        Where that is a tenant, the suite works for it (`tenant_scope`) while it asks.
         """
-        merchant: UUID | str | None = getattr(subject, "merchant_id", None)
-        return merchant
+        tenant: UUID | str | None = getattr(subject, "merchant_id", None)
+        return tenant
 
     def scope(self, subject: Any) -> AbstractContextManager[object]:
-        """Work for the merchant of a payload or a row, if it has one, until the block ends."""
-        merchant = self.merchant_of(subject)
-        return nullcontext() if merchant is None else tenant_scope(merchant)
+        """Work for the tenant of a payload or a row, if it has one, until the block ends."""
+        tenant = self.tenant_of(subject)
+        return nullcontext() if tenant is None else tenant_scope(tenant)
 
     @asynccontextmanager
     async def database(self, settings: DatabaseSettings) -> AsyncIterator[Database]:

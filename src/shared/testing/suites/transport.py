@@ -12,7 +12,7 @@ from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, Subscription
 from shared.testing.faults import killed, lost_acks, silent
 from shared.testing.nats_proxy import NatsProxy
-from shared.testing.promises._suites import QUICK, ContractSuite, subscribed
+from shared.testing.suites.base import QUICK, ContractSuite, subscribed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from shared.dev import NatsServer
     from shared.messaging import Delivery
 
-__all__ = ["TransportPromises"]
+__all__ = ["TransportSuite"]
 
 _MANY = 60
 _KEYS = 5
 
 
-class TransportPromises(ContractSuite):
+class TransportSuite(ContractSuite):
     """Publishing and subscribing, at least once. Set `contract` and `payload`."""
 
     def subscription(
@@ -43,7 +43,7 @@ class TransportPromises(ContractSuite):
         )
 
     def ordered_subscription(self, handler: Callable[[Delivery], Awaitable[None]]) -> Subscription:
-        """Make the subscription that promises an order; by default the one that takes turns."""
+        """Make the subscription whose order is tested; one at a time by default."""
         return self.subscription(handler, concurrency=1)
 
     @asynccontextmanager
@@ -67,7 +67,7 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all(messages)
-                await self.eventually(_later(lambda: len(seen) == _MANY))
+                await self.eventually(lambda: len(seen) == _MANY)
         assert seen == {message.body for message in messages}
 
     async def test_a_message_published_twice_is_stored_once(
@@ -92,7 +92,7 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish(self.message(1))
-                await self.eventually(_later(lambda: attempts == [1, 2]))
+                await self.eventually(lambda: attempts == [1, 2])
 
     async def test_what_cannot_be_handled_is_kept_and_the_rest_flows(
         self, nats_settings: NatsSettings
@@ -109,10 +109,10 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all([poison, good])
-                await self.eventually(_later(lambda: seen == [good.body]))
+                await self.eventually(lambda: seen == [good.body])
                 await self.eventually(DeadLetters(bus).list)
-            (letter,) = await DeadLetters(bus).list()
-        assert letter.body == poison.body
+            (dead,) = await DeadLetters(bus).list()
+        assert dead.body == poison.body
 
     async def test_what_was_not_acknowledged_comes_again(
         self, nats_settings: NatsSettings, nats_server: NatsServer
@@ -126,10 +126,10 @@ class TransportPromises(ContractSuite):
         async with self._by_proxy(nats_settings, nats_server) as (proxy, bus), lost_acks(proxy):
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish(message)
-                await self.eventually(_later(lambda: seen == [message.body]))
+                await self.eventually(lambda: seen == [message.body])
             # Another subscriber: the one that handled it knows it, and does not again.
             async with subscribed(bus, self.subscription(handler)):
-                await self.eventually(_later(lambda: seen == [message.body] * 2))
+                await self.eventually(lambda: seen == [message.body] * 2)
 
     async def test_a_subscriber_whose_acknowledgement_was_lost_says_it_again(
         self, nats_settings: NatsSettings, nats_server: NatsServer
@@ -179,9 +179,9 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(lost, self.subscription(hold)):
                 await bus.publisher.publish(message)
-                await self.eventually(_later(held.is_set))
+                await self.eventually(held.is_set)
                 async with silent(proxy), subscribed(bus, self.subscription(handler)):
-                    await self.eventually(_later(lambda: seen == [message.body]))
+                    await self.eventually(lambda: seen == [message.body])
 
     async def test_messages_survive_the_kill_of_the_server(
         self, own_nats_server: NatsServer
@@ -197,7 +197,7 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             await bus.publisher.publish_all(messages[: _MANY // 2])
             async with subscribed(bus, self.subscription(handler)):
-                await self.eventually(_later(lambda: seen))
+                await self.eventually(lambda: seen)
                 async with killed(own_nats_server):
                     pass
 
@@ -207,7 +207,7 @@ class TransportPromises(ContractSuite):
                     return True
 
                 await self.eventually(published)
-                await self.eventually(_later(lambda: len(seen) == _MANY))
+                await self.eventually(lambda: len(seen) == _MANY)
 
     async def test_the_order_of_a_key_is_held(self, nats_settings: NatsSettings) -> None:
         seen: list[int] = []
@@ -223,14 +223,7 @@ class TransportPromises(ContractSuite):
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.ordered_subscription(handler)):
                 await bus.publisher.publish_all(messages)
-                await self.eventually(_later(lambda: len(seen) == _MANY))
+                await self.eventually(lambda: len(seen) == _MANY)
         for key in range(_KEYS):
             of_key = [number for number in seen if number % _KEYS == key]
             assert of_key == sorted(of_key)
-
-
-def _later(condition: Callable[[], object]) -> Callable[[], Awaitable[object]]:
-    async def asked() -> object:
-        return condition()
-
-    return asked

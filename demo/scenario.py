@@ -1,4 +1,4 @@
-"""The play: the day is sent part by part, a service dies in it, and the end is checked."""
+"""The scenario: the day is sent part by part, a service dies in it, and the end is checked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from demo import checks
-from demo.books import Books, Frozen
+from demo.deployment import Deployment
+from demo.records import Frozen, Records
 from demo.report import show_addresses, show_checks, show_trace
 from demo.sender import Sender
-from demo.stage import Stage
 from shared.dev.trace_tree import read_spans
 
 if TYPE_CHECKING:
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from demo.day import Day, Delivery
     from shared.dev import ServiceProcess
 
-__all__ = ["Play"]
+__all__ = ["Scenario"]
 
 # The kill comes when about half of the morning's work is done; it is looked for in this range.
 _EARLIEST, _LATEST = 0.35, 0.8
 _SETTLE_SECONDS = 120.0
 
 
-class Play:
-    """Plays one day on one stage.
+class Scenario:
+    """Runs one day on one deployment.
 
     Args:
         day: what is sent, and what must come of it.
-        console: where it is told.
+        console: where progress and checks are shown.
         folder: for data and logs.
         keep: leave everything running at the end, until cancelled.
     """
@@ -54,11 +54,11 @@ class Play:
 
     @property
     def ok(self) -> bool:
-        """Whether the day was played to its end and every check holds."""
+        """Whether the day came to its end and every check holds."""
         return bool(self.checks) and all(check.ok for check in self.checks)
 
     async def run(self) -> None:
-        """Play.
+        """Run the day, and check what came of it.
 
         Raises:
             ExceptionGroup: of `shared.dev.ProcessError`, when a server or service does not start.
@@ -66,23 +66,23 @@ class Play:
         self._began = time.monotonic()
         self._tell("starting NATS, PostgreSQL, a mailbox and three services")
         async with AsyncExitStack() as stack:
-            stage = await stack.enter_async_context(Stage(self._folder, self._day))
-            show_addresses(self._console, stage)
-            books = await stack.enter_async_context(await Books.open(stage))
-            sender = await stack.enter_async_context(Sender(stage.address("webhook")))
-            frozen, poison = await self._play(stage, books, sender)
-            await self._check(stage, books, sender, frozen, poison)
+            deployment = await stack.enter_async_context(Deployment(self._folder, self._day))
+            show_addresses(self._console, deployment)
+            records = await stack.enter_async_context(await Records.open(deployment))
+            sender = await stack.enter_async_context(Sender(deployment.address("webhook")))
+            frozen, poison = await self._run(deployment, records, sender)
+            await self._check(deployment, records, sender, frozen, poison)
             if self._keep:
                 self._tell(f"everything is still running, data in {self._folder}; Ctrl-C stops it")
                 await asyncio.Event().wait()
 
-    async def _play(
-        self, stage: Stage, books: Books, sender: Sender
+    async def _run(
+        self, deployment: Deployment, records: Records, sender: Sender
     ) -> tuple[Frozen | None, bytes]:
         day = self._day
         self._tell(f"{len(day.shops)} shops; {len(day.shops) - 1} install the app")
         await self._send(sender, "installation", day.installs)
-        await self._settle(books)
+        await self._settle(records)
 
         self._tell(
             "morning: orders come in, some three times, some in the wrong order, some before "
@@ -90,11 +90,11 @@ class Play:
         )
         morning = asyncio.create_task(self._send(sender, "morning", day.morning))
         try:
-            poison = await books.poison()
+            poison = await records.poison()
             await sender.send([day.forged, day.malformed])
-            frozen = await self._kill(stage.services["credit"], books, morning)
+            frozen = await self._kill(deployment.services["credit"], records, morning)
             if frozen is not None:
-                await stage.services["credit"].start()
+                await deployment.services["credit"].start()
                 self._tell("credit service: started again")
             await morning
         finally:
@@ -104,21 +104,21 @@ class Play:
                 f"waiting for the {frozen.unacknowledged} events that died with it: the server "
                 "gives them out again when their time to be acknowledged is over"
             )
-        await self._settle(books)
+        await self._settle(records)
 
         self._tell(f"noon: {len(day.noon)} subscriptions renew")
         await self._send(sender, "noon", day.noon)
-        await self._settle(books)
+        await self._settle(records)
         self._tell("afternoon: more orders")
         await self._send(sender, "afternoon", day.afternoon)
-        await self._settle(books)
+        await self._settle(records)
         self._tell(f"evening: {len(day.evening)} subscriptions renew, waiting lines are paid")
         await self._send(sender, "evening", day.evening)
-        await self._settle(books)
+        await self._settle(records)
         return frozen, poison
 
     async def _kill(
-        self, credit: ServiceProcess, books: Books, morning: asyncio.Task[None]
+        self, credit: ServiceProcess, records: Records, morning: asyncio.Task[None]
     ) -> Frozen | None:
         """Kill the credit service in the middle of work; return what it was doing, if anything.
 
@@ -127,22 +127,22 @@ class Play:
         """
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                return await self._kill_at_work(credit, books, morning)
+                return await self._kill_at_work(credit, records, morning)
         except TimeoutError:
             await credit.resume()
             return None
 
     async def _kill_at_work(
-        self, credit: ServiceProcess, books: Books, morning: asyncio.Task[None]
+        self, credit: ServiceProcess, records: Records, morning: asyncio.Task[None]
     ) -> Frozen | None:
         expected = self._day.morning_debits
-        while await books.debits() < int(_EARLIEST * expected):
+        while await records.debits() < int(_EARLIEST * expected):
             if morning.done():
                 await morning  # raises what it failed of
             await asyncio.sleep(0.002)
         while True:
             await credit.pause()
-            frozen = await books.look_at_credit()
+            frozen = await records.look_at_credit()
             late = frozen.debits > _LATEST * expected
             at_work = frozen.unacknowledged > 0 and frozen.debits < expected
             if at_work and (frozen.transactions or late):
@@ -165,30 +165,35 @@ class Play:
         with self._progress(what, total) as advance:
             await sender.send(deliveries, advance)
 
-    async def _settle(self, books: Books) -> None:
+    async def _settle(self, records: Records) -> None:
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
-                await books.settled()
+                await records.settled()
         except TimeoutError:
             # The checks will say what is missing.
             self._tell(f"not everything came to its end within {_SETTLE_SECONDS:g} s")
 
     async def _check(
-        self, stage: Stage, books: Books, sender: Sender, frozen: Frozen | None, poison: bytes
+        self,
+        deployment: Deployment,
+        records: Records,
+        sender: Sender,
+        frozen: Frozen | None,
+        poison: bytes,
     ) -> None:
         day = self._day
-        ledger, kept = await books.ledger(), await books.kept()
-        story = checks.story_of(read_spans(stage.log_files))
+        ledger, kept = await records.ledger(), await records.kept()
+        story = checks.story_of(read_spans(deployment.log_files))
         self.checks = [
             checks.each_line_is_debited_once(day.lines, ledger),
-            checks.ledger_sums_to_balance(ledger, await books.accounts(), day.forecasts),
+            checks.ledger_sums_to_balance(ledger, await records.accounts(), day.forecasts),
             checks.one_mail_for_each_crossing(
-                ledger, day.rules.low_balance, day.forecasts, self._mails(stage)
+                ledger, day.rules.low_balance, day.forecasts, self._mails(deployment)
             ),
             checks.answers_are_right(day.deliveries, sender.answers),
             checks.forged_is_refused(day.forged, sender.answers, kept),
             checks.malformed_is_refused_and_kept(day.malformed, sender.answers, kept),
-            checks.poison_is_a_dead_letter(poison, await books.dead_letters()),
+            checks.poison_is_a_dead_letter(poison, await records.dead_letters()),
             checks.killed_in_the_middle(frozen, day.morning_debits),
             checks.trace_leads_to_the_mail(story),
         ]
@@ -196,13 +201,13 @@ class Play:
             show_trace(self._console, story)
         show_checks(self._console, self.checks, time.monotonic() - self._began)
 
-    def _mails(self, stage: Stage) -> list[tuple[UUID | None, str]]:
+    def _mails(self, deployment: Deployment) -> list[tuple[UUID | None, str]]:
         shops = {shop.email: shop.merchant_id for shop in self._day.shops} | {
             f"postmaster@{shop.domain}": shop.merchant_id for shop in self._day.shops
         }
         return [
             (shops.get(mail.recipients[0]), str(mail.message["Message-ID"]))
-            for mail in stage.mailbox.messages
+            for mail in deployment.mailbox.messages
         ]
 
     def _tell(self, text: str) -> None:

@@ -8,23 +8,23 @@ import pytest
 from sqlalchemy import inspect
 
 from shared.errors import ValidationError
-from shared.testing.promises._suites import ServiceSuite
+from shared.testing.suites.base import ServiceSuite
 
 if TYPE_CHECKING:
     from shared.config import DatabaseSettings
     from shared.database import Base, Database
 
-__all__ = ["RepositoryPromises"]
+__all__ = ["RepositorySuite"]
 
 
 class _Undo(Exception):  # noqa: N818 - no error, a wish
     pass
 
 
-class RepositoryPromises(ServiceSuite):
+class RepositorySuite(ServiceSuite):
     """The repository of a model. Set `service`, `model` and `make`.
 
-    The suite works for the merchant of each row (`merchant_of`), as row-level security wants it.
+    The suite works for the tenant of each row (`tenant_of`), as row-level security wants it.
     """
 
     model: type[Any]
@@ -47,7 +47,7 @@ class RepositoryPromises(ServiceSuite):
         return row
 
     async def visible(self, database: Database, row: Base) -> set[Any]:
-        """Return the primary keys of all rows, as the merchant of `row` sees them."""
+        """Return the primary keys of all rows, as the tenant of `row` sees them."""
         with self.scope(row):
             async with self.unit_of_work(database) as uow:
                 repository = uow.repository(self.model)
@@ -82,16 +82,16 @@ class RepositoryPromises(ServiceSuite):
     async def test_repositories_of_a_unit_of_work_are_undone_together(
         self, database_settings: DatabaseSettings
     ) -> None:
-        # A unit of work is for one merchant, so that the second row is in it if it is of the first.
+        # A unit of work is for one tenant, so that the second row is in it if it is of the first.
         rows = [self.make(1), self.make(2)]
-        together = [row for row in rows if self.merchant_of(row) == self.merchant_of(rows[0])]
+        same_tenant = [row for row in rows if self.tenant_of(row) == self.tenant_of(rows[0])]
         async with self.database(database_settings) as database:
             with self.scope(rows[0]):
                 with pytest.raises(_Undo):
                     async with self.unit_of_work(database) as uow:
-                        for row in together:
+                        for row in same_tenant:
                             await uow.repository(self.model).save(row)
-                        assert await uow.repository(self.model).count() == len(together)
+                        assert await uow.repository(self.model).count() == len(same_tenant)
                         raise _Undo
                 async with self.unit_of_work(database) as uow:
                     assert await uow.repository(self.model).count() == 0

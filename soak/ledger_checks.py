@@ -1,4 +1,4 @@
-"""What is in the database and in the stream at the end, held against what was written down."""
+"""What is in the database and in the stream at the end, compared with what was written down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.testing import Entry, History, Outcome, Verdict, check
 from soak.events import CONTRACTS, STREAM
 
 if TYPE_CHECKING:
-    from soak.stage import Stage
+    from soak.deployment import Deployment
 
 SUBSCRIBER = "consumer"
 _FETCH = 1000
@@ -26,7 +26,7 @@ _START_SECONDS = 60
 _POLL_SECONDS = 0.25
 
 
-async def flowing(stage: Stage) -> None:
+async def flowing(deployment: Deployment) -> None:
     """Wait until the first effects are there: every part works before it is harmed.
 
     Raises:
@@ -35,35 +35,35 @@ async def flowing(stage: Stage) -> None:
     async with asyncio.timeout(_START_SECONDS):
         while True:
             with suppress(asyncpg.UndefinedTableError):
-                if await stage.fetch("SELECT FROM consumer.effects LIMIT 1"):
+                if await deployment.fetch("SELECT FROM consumer.effects LIMIT 1"):
                     return
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def settled(stage: Stage, patience_seconds: float) -> bool:
+async def settled(deployment: Deployment, quiet_seconds: float) -> bool:
     """Wait until the outbox is empty and every message is acknowledged; whether it came to that.
 
-    However many there are: patience ends when for so long none has come through.
+    However many there are: it gives up once none has come through for `quiet_seconds`.
     """
     fewest: float = float("inf")
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + quiet_seconds
     while time.monotonic() < deadline:
         with suppress(nats.errors.Error, OSError, TimeoutError, asyncpg.PostgresError):
-            left = await waiting(stage)
+            left = await waiting(deployment)
             if not left:
                 return True
             if left < fewest:
-                fewest, deadline = left, time.monotonic() + patience_seconds
+                fewest, deadline = left, time.monotonic() + quiet_seconds
         await asyncio.sleep(_POLL_SECONDS)
     return False
 
 
-async def waiting(stage: Stage) -> int:
-    """Count the events on their way: in the outbox, in the stream, in a handler's hands."""
-    (row,) = await stage.fetch(
+async def waiting(deployment: Deployment) -> int:
+    """Count the events on their way: in the outbox, in the stream, in flight."""
+    (row,) = await deployment.fetch(
         "SELECT count(*) AS size FROM producer.outbox WHERE published_at IS NULL"
     )
-    client = await nats.connect(stage.nats.url, allow_reconnect=False)
+    client = await nats.connect(deployment.nats.url, allow_reconnect=False)
     try:
         consumers = await client.jetstream().consumers_info(STREAM)
     finally:
@@ -75,20 +75,20 @@ async def waiting(stage: Stage) -> int:
     )
 
 
-async def replay_dead_letters(stage: Stage) -> int:
+async def replay_dead_letters(deployment: Deployment) -> int:
     """Give every dead letter another chance; return how many there were."""
-    async with Bus(NatsSettings(servers=(stage.nats.url,)), name="soak") as bus:
+    async with Bus(NatsSettings(servers=(deployment.nats.url,)), name="soak") as bus:
         dead_letters = DeadLetters(bus)
-        letters = await dead_letters.list(limit=10_000)
-        for letter in letters:
-            await dead_letters.replay(letter.sequence)
-    return len(letters)
+        dead = await dead_letters.list(limit=10_000)
+        for each in dead:
+            await dead_letters.replay(each.sequence)
+    return len(dead)
 
 
-async def judge(stage: Stage) -> tuple[Verdict, Verdict]:
+async def judge(deployment: Deployment) -> tuple[Verdict, Verdict]:
     """Return what is found of the effects, and of the stream."""
-    written = list(History.read(sorted(stage.folder.glob("history-*.jsonl"))))
-    effects = History(stage.folder / "effects.jsonl", by=SUBSCRIBER)
+    written = list(History.read(sorted(deployment.folder.glob("history-*.jsonl"))))
+    effects = History(deployment.folder / "effects.jsonl", by=SUBSCRIBER)
     applied = [
         Entry(
             "effect",
@@ -99,9 +99,9 @@ async def judge(stage: Stage) -> tuple[Verdict, Verdict]:
             SUBSCRIBER,
             note=f"effect {row['id']} by {row['applied_by']}",
         )
-        for row in await stage.fetch("SELECT * FROM consumer.effects ORDER BY id")
+        for row in await deployment.fetch("SELECT * FROM consumer.effects ORDER BY id")
     ]
-    stored = await _stored(stage)
+    stored = await _stored(deployment)
     effects.add_all([*applied, *stored])
     effects.close()
     return (
@@ -110,10 +110,10 @@ async def judge(stage: Stage) -> tuple[Verdict, Verdict]:
     )
 
 
-async def _stored(stage: Stage) -> list[Entry]:
+async def _stored(deployment: Deployment) -> list[Entry]:
     """What is in the stream, in its order. Replayed dead letters are not of the producers."""
     found: list[Entry] = []
-    client = await nats.connect(stage.nats.url, allow_reconnect=False)
+    client = await nats.connect(deployment.nats.url, allow_reconnect=False)
     try:
         jetstream = client.jetstream()
         last = (await jetstream.stream_info(STREAM)).state.last_seq

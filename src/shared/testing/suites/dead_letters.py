@@ -10,7 +10,7 @@ import pytest
 from shared.errors import NotFoundError, ValidationError
 from shared.events import CONVENTION
 from shared.messaging import Bus, DeadLetters, Subscription
-from shared.testing.promises._suites import QUICK, ContractSuite, subscribed
+from shared.testing.suites.base import QUICK, ContractSuite, subscribed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from shared.config import NatsSettings
     from shared.messaging import DeadLetter, Delivery
 
-__all__ = ["DeadLetterPromises"]
+__all__ = ["DeadLetterSuite"]
 
 
-class DeadLetterPromises(ContractSuite):
-    """Dead letters of one contract. Set `contract` and `payload`."""
+class DeadLetterSuite(ContractSuite):
+    """Dead dead_letters of one contract. Set `contract` and `payload`."""
 
     def subscription(
         self, durable: str, handler: Callable[[Delivery], Awaitable[None]]
@@ -38,7 +38,7 @@ class DeadLetterPromises(ContractSuite):
         )
 
     @asynccontextmanager
-    async def buried(
+    async def dead_lettered(
         self, nats_settings: NatsSettings, seen: dict[str, list[bytes]]
     ) -> AsyncIterator[tuple[Bus, DeadLetter]]:
         """Publish a message that the first of two subscribers cannot handle, for once."""
@@ -64,39 +64,31 @@ class DeadLetterPromises(ContractSuite):
                 message = self.message(1)
                 await bus.publisher.publish(message)
                 await self.eventually(DeadLetters(bus).list)
-                (letter,) = await DeadLetters(bus).list()
-                assert letter.body == message.body
+                (dead,) = await DeadLetters(bus).list()
+                assert dead.body == message.body
                 sent = {"Nats-Msg-Id": message.message_id, **message.headers}
-                assert letter.headers == sent
-                assert (letter.durable, letter.attempts) == ("first", 1)
-                assert letter.error_message == "not yet"
-                yield bus, letter
+                assert dead.headers == sent
+                assert (dead.durable, dead.attempts) == ("first", 1)
+                assert dead.error_message == "not yet"
+                yield bus, dead
 
     async def test_a_replayed_message_goes_to_who_failed_and_to_nobody_else(
         self, nats_settings: NatsSettings
     ) -> None:
         seen: dict[str, list[bytes]] = {}
-        async with self.buried(nats_settings, seen) as (bus, letter):
-            await DeadLetters(bus).replay(letter.sequence)
-
-            async def handled() -> bool:
-                return seen["first"] == [letter.body]
-
-            await self.eventually(handled)
+        async with self.dead_lettered(nats_settings, seen) as (bus, dead):
+            await DeadLetters(bus).replay(dead.sequence)
+            await self.eventually(lambda: seen["first"] == [dead.body])
             assert await DeadLetters(bus).list() == []
             # A message behind it shows that the other one has passed the replayed one over.
             behind = self.message(2)
             await bus.publisher.publish(behind)
-
-            async def passed() -> bool:
-                return behind.body in seen["second"]
-
-            await self.eventually(passed)
-            assert seen["second"] == [letter.body, behind.body]
+            await self.eventually(lambda: behind.body in seen["second"])
+            assert seen["second"] == [dead.body, behind.body]
 
     async def test_a_discarded_message_is_gone(self, nats_settings: NatsSettings) -> None:
-        async with self.buried(nats_settings, {}) as (bus, letter):
-            await DeadLetters(bus).discard(letter.sequence, "a promise")
+        async with self.dead_lettered(nats_settings, {}) as (bus, dead):
+            await DeadLetters(bus).discard(dead.sequence, "not wanted")
             assert await DeadLetters(bus).list() == []
             with pytest.raises(NotFoundError):
-                await DeadLetters(bus).replay(letter.sequence)
+                await DeadLetters(bus).replay(dead.sequence)

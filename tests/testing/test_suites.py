@@ -1,4 +1,4 @@
-"""Our own services keep the promises; a service that breaks one is caught."""
+"""Our own services pass the suites; a service that breaks a rule does not."""
 
 import subprocess
 import sys
@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.credit.models import Account
 from services.credit.service import service as credit_service
 from shared.database import Database
-from shared.testing.promises import (
-    DeadLetterPromises,
-    HandlerPromises,
-    InboxPromises,
-    OutboxPromises,
-    RepositoryPromises,
-    TransportPromises,
+from shared.testing.suites import (
+    DeadLetterSuite,
+    HandlerSuite,
+    InboxSuite,
+    OutboxSuite,
+    RepositorySuite,
+    TransportSuite,
 )
 from tests.testing import order_flow
 from tests.testing.order_flow import TAKEN, Taken
@@ -46,27 +46,27 @@ class Orders:
         return int(count or 0)
 
 
-class TestTransport(Orders, TransportPromises):
+class TestTransport(Orders, TransportSuite):
     pass
 
 
-class TestOutbox(Orders, OutboxPromises):
+class TestOutbox(Orders, OutboxSuite):
     pass
 
 
-class TestInbox(Orders, InboxPromises):
+class TestInbox(Orders, InboxSuite):
     pass
 
 
-class TestHandler(Orders, HandlerPromises):
+class TestHandler(Orders, HandlerSuite):
     pass
 
 
-class TestDeadLetters(Orders, DeadLetterPromises):
+class TestDeadLetters(Orders, DeadLetterSuite):
     pass
 
 
-class TestAccounts(RepositoryPromises):
+class TestAccounts(RepositorySuite):
     service = credit_service
     model = Account
 
@@ -88,7 +88,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.database import Database
 from shared.events import Contract, Envelope
 from shared.service import Service
-from shared.testing.promises import HandlerPromises
+from shared.testing.suites import HandlerSuite
 
 
 class Paid(BaseModel):
@@ -106,7 +106,7 @@ async def pay(paid: Paid, database: Database) -> None:
         await session.execute(text("INSERT INTO paid VALUES (:number)"), paid.model_dump())
 
 
-class TestPaid(HandlerPromises):
+class TestPaid(HandlerSuite):
     service = service
     contract = PAID
 
@@ -123,6 +123,7 @@ class TestPaid(HandlerPromises):
 '''
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("mode", ["strict"])
 def test_a_handler_that_does_its_work_twice_is_caught(tmp_path: Path, mode: str) -> None:
     (tmp_path / "test_paid.py").write_text(BROKEN)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SUPERVISE_SECONDS = 0.2
 
 
-class Stage:
+class Deployment:
     """Everything that runs.
 
     The first replica of each service goes through proxies, the others do not, so that what one

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.delivery import Inbox
-from shared.testing.promises._suites import ServiceSuite
+from shared.testing.suites.base import ServiceSuite
 
 if TYPE_CHECKING:
     from shared.config import DatabaseSettings
     from shared.database import Database
 
-__all__ = ["InboxPromises"]
+__all__ = ["InboxSuite"]
 
 _AT_ONCE = 5
 
@@ -23,7 +23,7 @@ class _Undo(Exception):  # noqa: N818 - no error, a wish
     pass
 
 
-class InboxPromises(ServiceSuite):
+class InboxSuite(ServiceSuite):
     """The inbox of a service. Set `service`."""
 
     async def accepted(self, database: Database, subscriber: str, message: str) -> bool:

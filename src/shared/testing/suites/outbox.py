@@ -14,7 +14,7 @@ from shared.delivery import Relay
 from shared.events import Envelope
 from shared.messaging import Bus
 from shared.testing.faults import killed
-from shared.testing.promises._suites import ContractSuite, ServiceSuite
+from shared.testing.suites.base import ContractSuite, ServiceSuite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.errors import MessageBusError
     from shared.messaging import OutgoingMessage, PubAck
 
-__all__ = ["OutboxPromises"]
+__all__ = ["OutboxSuite"]
 
 _MANY = 30
 _KEYS = 3
@@ -57,7 +57,7 @@ class _Dying:
         return acks
 
 
-class OutboxPromises(ContractSuite, ServiceSuite):
+class OutboxSuite(ContractSuite, ServiceSuite):
     """The outbox of a service. Set `service`, `contract` (one it publishes) and `payload`."""
 
     async def add(self, database: Database, *numbers: int) -> list[str]:
@@ -146,7 +146,7 @@ class OutboxPromises(ContractSuite, ServiceSuite):
             events = await self.add(database, *range(_MANY))
             dying = _Dying(bus.publisher)
             async with self.relaying(database, dying):
-                async with asyncio.timeout(self.patience_seconds):
+                async with asyncio.timeout(self.timeout_seconds):
                     await dying.published.wait()
             assert not await self.all_published(database)
             async with self.relaying(database, bus.publisher):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shared.messaging import Bus, DeadLetters, OutgoingMessage
 from shared.testing.faults import database_down, doubled_deliveries, lost_acks
 from shared.testing.nats_proxy import NatsProxy
-from shared.testing.promises._suites import ContractSuite, ServiceSuite
+from shared.testing.suites.base import ContractSuite, ServiceSuite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from shared.dev import NatsServer, PostgresServer
     from shared.service import Application
 
-__all__ = ["HandlerPromises"]
+__all__ = ["HandlerSuite"]
 
 _SOME = 10
 
 
-class HandlerPromises(ContractSuite, ServiceSuite):
+class HandlerSuite(ContractSuite, ServiceSuite):
     """A handler that takes a unit of work. Set `service`, `contract`, `payload` and `effects`.
 
     Messages are published as another service would; the service runs as it does in production,
@@ -36,7 +36,7 @@ class HandlerPromises(ContractSuite, ServiceSuite):
     async def effects(self, session: AsyncSession, payload: Any) -> int:
         """Count the effects that this payload has had, as the database shows them.
 
-        It is asked in the `scope` of the payload: for its merchant, if it names one.
+        It is asked in the `scope` of the payload: for its tenant, if it names one.
         """
         raise NotImplementedError(f"{type(self).__name__}.effects(...) counts what was done")
 
@@ -134,8 +134,8 @@ class HandlerPromises(ContractSuite, ServiceSuite):
             await application.bus.publisher.publish_all([poison, *messages])
             await self.all_had_their_effect(application)
             await self.eventually(DeadLetters(application.bus).list)
-            letters = await DeadLetters(application.bus).list()
-        assert {letter.body for letter in letters} == {poison.body}
+            dead = await DeadLetters(application.bus).list()
+        assert {each.body for each in dead} == {poison.body}
 
     async def test_an_outage_of_the_database_costs_no_message(
         self, own_postgres_server: PostgresServer, nats_settings: NatsSettings

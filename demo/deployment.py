@@ -1,4 +1,4 @@
-"""The stage: real servers from wheels, and three services as processes of their own."""
+"""The deployment: real servers from wheels, and three services as processes of their own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from demo.day import Day
 
-__all__ = ["SERVICES", "Stage"]
+__all__ = ["SERVICES", "Deployment"]
 
 SERVICES = ("webhook", "credit", "notification")
 
 _ROOT = Path(__file__).parents[1]
 
 
-class Stage:
+class Deployment:
     """NATS, PostgreSQL, a mailbox and the services, on free ports, with their data in `folder`.
 
     Entering starts everything; leaving stops everything, also after half a start.
