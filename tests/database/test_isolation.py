@@ -32,7 +32,6 @@ from shared.database import (
     where,
     without_isolation,
 )
-from shared.database.tenancy import scopes as tenancy
 from shared.errors import DatabaseError, GlamBaseError, NotFoundError
 from tests.database.models import Account, Article, Line, Order, TestBase
 from tests.database.orders import OTHER, SHOP, line, order
@@ -394,8 +393,7 @@ async def test_a_hole_would_be_seen(
     if fault == "told too late":
         leave_to_the_other(shops)
         await shops.engine.dispose()
-        monkeypatch.setattr(tenancy, "tell_tenant", lambda _connection: None)
-        monkeypatch.setattr("shared.database.engine.routing.tell_tenant", lambda _connection: None)
+        monkeypatch.setattr("shared.database.engine.transactions._tell_tenant", lambda *_: None)
     else:
         what = "NO FORCE" if fault == "not forced" else "DISABLE"
         async with shops.engine.begin() as connection:

@@ -164,9 +164,9 @@ async def test_events_alone_are_refused_by_a_transaction_that_only_reads(world: 
 async def test_a_header_that_could_not_be_sent_is_refused_where_it_is_added(world: World) -> None:
     async with world.unit_of_work() as uow:
         for name in ("", "X A", "X:A", "X-\u00c4"):
-            with pytest.raises(ValueError, match="no header can be called"):
+            with pytest.raises(ValueError, match="not a header name"):
                 uow.outbox.add(COUNTED, Counted(n=1), headers={name: "1"})
-        with pytest.raises(ValueError, match="X-A is no text"):
+        with pytest.raises(ValueError, match="X-A is not text"):
             uow.outbox.add(COUNTED, Counted(n=1), headers={"X-A": 1})  # type: ignore[dict-item]
     assert await world.rows() == []
 

@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any
 from shared.database.base import create_updated_at_trigger
 from shared.database.migrations.sql_statement import split_statements
 from shared.database.models.history import create_history, drop_history
-from shared.database.tenancy.scopes import expose_merchants, isolate_merchants, without_isolation
+from shared.database.tenancy.row_security import (
+    expose_merchants,
+    isolate_merchants,
+    without_isolation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -97,6 +97,15 @@ class IdempotencyKeys:
     request holds its connection no longer than two queries take. (Inserting a row first would make
     the second wait for the first, and have every row written twice.) Two keys may share a lock, by
     a chance of one in 2^64; then one of them is told once in vain that it is in use.
+
+    >>> request = KeyedRequest("key-1", fingerprint=b"POST /orders")
+    >>> async with units() as uow:
+    ...     keys = IdempotencyKeys(uow.session)
+    ...     if await keys.claim(request) is None:
+    ...         keys.remember(request, Answer(201, (), b"made"))
+    >>> async with units() as uow:
+    ...     (await IdempotencyKeys(uow.session).claim(request)).body
+    b'made'
     """
 
     def __init__(self, session: AsyncSession) -> None:

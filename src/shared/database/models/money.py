@@ -49,6 +49,13 @@ class Money:
     appears or vanishes unseen. In JSON it is ``{"amount": "12.50", "currency": "EUR"}``; in a table
     two columns: `money_column`.
 
+    >>> Money("12.50", "EUR") + Money("7.50", "EUR")
+    Money(amount=Decimal('20.00'), currency='EUR')
+    >>> [str(part) for part in Money("10.00", "EUR").split(1, 1, 1)]
+    ['3.34 EUR', '3.33 EUR', '3.33 EUR']
+    >>> Money("0.005", "EUR")
+    ValidationError: EUR has 2 decimals: round first, with Money.rounded()
+
     Args:
         amount: a Decimal, an int, or text such as ``"12.50"``; never a float, which is not exact.
         currency: ISO 4217's letters, such as ``EUR``.
@@ -206,6 +213,12 @@ def money_column(name: str, *, nullable: bool = False, digits: int = 19) -> Comp
 
     ``price: Mapped[Money] = money_column("price")``. Filters and orders by the two columns; two
     attributes of these names are there as well. With ``nullable`` both are NULL or none is.
+
+    >>> class Article(Base, UUIDv7Mixin):
+    ...     __tablename__ = "articles"
+    ...     price: Mapped[Money] = money_column("price")
+    >>> [column.name for column in Article.__table__.columns]
+    ['id', 'price_amount', 'price_currency']
 
     Args:
         name: of the attribute.

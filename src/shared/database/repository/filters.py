@@ -86,6 +86,13 @@ def where(**filters: Any) -> Where:
 
     Nothing is checked before the model is known, so a wrong name is a ValidationError of the method
     that is given this.
+
+    >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+    >>> _ = await orders.insert_many(rows)
+    >>> await orders.count(where(total_amount__between=(1, 2)) & ~where(number="2"))
+    1
+    >>> await orders.count(where(numbr="2"))
+    ValidationError: Order has no column numbr: did you mean number?
     """
     return Where(filters)
 

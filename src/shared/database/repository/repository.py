@@ -11,10 +11,10 @@ from sqlalchemy import Select, and_, exists, func, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.base import Base, MerchantMixin, SoftDeleteMixin
-from shared.database.engine.current import current_session
+from shared.database.engine.session import current_session
 from shared.database.engine.translation import translate_errors
 from shared.database.models.history import Change, changes_of
-from shared.database.repository.autocommit import Shortcut, engine_for
+from shared.database.repository.autocommit import AutocommitPath, autocommit_engine_of
 from shared.database.repository.bulk import (
     copy_rows,
     delete_rows,
@@ -75,6 +75,11 @@ class Repository(Generic[T]):
     Relationships are loaded when asked for: ``load=[selectinload(Order.lines)]``. Of rows in lists
     the others raise an error that says so, instead of one query for each row.
 
+    >>> orders = Repository(Order, database.session_factory)
+    >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+    >>> await orders.exists(status="new", total_amount__gte=10)
+    True
+
     Args:
         model: the mapped class.
         session_factory: makes the sessions used outside of a unit of work.
@@ -109,18 +114,19 @@ class Repository(Generic[T]):
     # -- one row -----------------------------------------------------------------------------
 
     async def save(self, instance: T) -> T:
-        """Add a new row; return it with what the database filled in."""
+        """Add a new row; return it with what the database filled in.
+
+        >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+        >>> order.status, order.version
+        ('new', 1)
+        """
         await self._claim_for_merchant(instance)
         engine = self._alone()
         if engine is not None:
-            shortcut = Shortcut.to(self.model)
-            if (
-                shortcut is not None
-                and type(instance) is self.model
-                and inspect(instance).transient
-            ):
+            path = AutocommitPath.of(self.model)
+            if path is not None and type(instance) is self.model and inspect(instance).transient:
                 with translate_errors(self.model.__name__, table=self.model.__table__):
-                    return await shortcut.insert(engine, instance)
+                    return await path.insert(engine, instance)
         async with self._work() as session:
             session.add(instance)
             await session.flush()
@@ -196,10 +202,10 @@ class Repository(Generic[T]):
         """
         identity = self._scope.identity(id)
         engine = None if load or lock is not None else self._alone()
-        shortcut = Shortcut.to(self.model) if engine is not None else None
-        if engine is not None and shortcut is not None:
+        path = AutocommitPath.of(self.model) if engine is not None else None
+        if engine is not None and path is not None:
             with translate_errors(self.model.__name__, table=self.model.__table__):
-                row = await shortcut.find(engine, identity, include_deleted=include_deleted)
+                row = await path.find(engine, identity, include_deleted=include_deleted)
             return None if row is None or self._scope.foreign(row) else row
         query = select(self.model).where(*self._key_is(identity))
         query = query.where(*self._scope.own(include_deleted=include_deleted))
@@ -217,6 +223,12 @@ class Repository(Generic[T]):
         lock: RowLock | None = None,
     ) -> T:
         """Return the row with this primary key; arguments as `find_by_id`.
+
+        >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+        >>> (await orders.get(order.id)).number
+        '1001'
+        >>> await orders.get("0192f0c1-2a00-7000-8000-000000000001")
+        NotFoundError: no Order 0192f0c1-2a00-7000-8000-000000000001
 
         Raises:
             NotFoundError: there is none.
@@ -269,6 +281,14 @@ class Repository(Generic[T]):
         **filters: Any,
     ) -> builtins.list[T]:
         """Return the rows that match, in a definite order.
+
+        >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+        >>> _ = await orders.insert_many(rows)
+        >>> found = await orders.find_all(
+        ...     where(number="0") | where(total_amount__gt=1), order_by="-number"
+        ... )
+        >>> [order.number for order in found]
+        ['2', '0']
 
         Args:
             *given: conditions; see the class.
@@ -393,6 +413,13 @@ class Repository(Generic[T]):
     ) -> KeysetPage[T]:
         """Return the page at a cursor; each costs the same, however far it is.
 
+        >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+        >>> _ = await orders.insert_many(rows)
+        >>> page = await orders.page_by_key(order_by="number", limit=2)
+        >>> page = await orders.page_by_key(order_by="number", limit=2, cursor=page.next)
+        >>> [order.number for order in page.items], page.has_more
+        (['2'], False)
+
         Args:
             *given: conditions; see the class.
             cursor: ``next`` or ``previous`` of another page; None for the first.
@@ -451,6 +478,13 @@ class Repository(Generic[T]):
         ``FOR UPDATE SKIP LOCKED``: workers neither wait for one another nor get the same row. What
         is done with a row (and its new state, so that it matches no more) commits with the claim;
         a worker that dies gives its rows back.
+
+        >>> _ = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+        >>> async with units() as uow:
+        ...     for order in await uow.repository(Order).claim(10, status="new"):
+        ...         order.status = "sent"
+        >>> await orders.count(status="sent")
+        1
 
         Args:
             limit: at most so many.
@@ -530,6 +564,14 @@ class Repository(Generic[T]):
         A row that was soft-deleted is there again. A row that gives a ``version`` changes a row of
         that version only.
 
+        >>> rows = [{"number": "1001", "total": Money(5, "EUR")}]
+        >>> _ = await orders.insert_many(rows)
+        >>> (order,) = await orders.upsert_many(
+        ...     [{"number": "1001", "total": Money(6, "EUR")}], conflict=["number"]
+        ... )
+        >>> str(order.total), order.version
+        ('6.00 EUR', 2)
+
         Args:
             rows: instances, or mappings by attribute; no two with the same key.
             conflict: the columns of a unique constraint or index, by which rows are known.
@@ -558,6 +600,11 @@ class Repository(Generic[T]):
         self, changes: Mapping[str, Any], *given: Condition, **filters: Any
     ) -> builtins.list[T]:
         """Change every row that matches, in one statement; return them as they are then.
+
+        >>> _ = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+        >>> (order,) = await orders.update_many({"status": "paid"}, number__in=["1001", "1002"])
+        >>> order.status
+        'paid'
 
         Args:
             changes: values by attribute; SQL expressions too: ``{"stock": Article.stock - 1}``.
@@ -672,7 +719,7 @@ class Repository(Generic[T]):
         """Return the engine for a call that can do without a session; None if it cannot."""
         if self._own_session is not None or current_session() is not None:
             return None
-        return engine_for(self.session_factory)
+        return autocommit_engine_of(self.session_factory)
 
     def _query(
         self,

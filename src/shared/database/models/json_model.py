@@ -28,6 +28,12 @@ class JsonModel(TypeDecorator[M], Generic[M]):
     (``row.address = row.address.model_copy(update=...)``). Lists and dicts inside of it can still
     be changed in place, unseen; declare tuples.
 
+    >>> class Address(BaseModel, frozen=True):
+    ...     city: str
+    >>> class Parcel(Base, UUIDv7Mixin):
+    ...     __tablename__ = "parcels"
+    ...     address: Mapped[Address] = mapped_column(JsonModel(Address))
+
     Args:
         model: with ``frozen=True`` in its ``model_config``.
 
