@@ -4,8 +4,8 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database import Database
+from tests.database.articles import article
 from tests.database.models import Article, TestBase
-from tests.database.test_repository import article
 
 
 def test_two_tables_of_merchants_have_an_index_each() -> None:

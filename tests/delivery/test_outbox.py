@@ -4,14 +4,25 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.context import Context, bind
 from shared.delivery import UndeclaredContractError
-from shared.delivery.outbox.tables import InboxRow
 from shared.errors import DatabaseError
 from shared.events import Envelope
 from shared.events.notification import SEND_EMAIL
 from tests.delivery.world import COUNTED, Counted, World
+
+
+class TableBase(DeclarativeBase):
+    """A registry apart from that of models."""
+
+
+class InboxRow(TableBase):
+    __tablename__ = "inbox"
+
+    subscriber: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[str] = mapped_column(primary_key=True)
 
 
 async def test_a_row_holds_all_that_is_published(world: World) -> None:

@@ -71,9 +71,9 @@ class Base(AsyncAttrs, DeclarativeBase):
 
 
 class MerchantMixin:
-    """The row belongs to a merchant.
+    """The row belongs to a tenant, whom the platform calls merchant.
 
-    One index serves look-ups by merchant, with or without the domain. A model with a
+    One index serves look-ups by tenant, with or without the domain. A model with a
     ``__table_args__`` of its own names the index there again if it wants it.
 
     >>> class Coupon(Base, UUIDv7Mixin, MerchantMixin):
@@ -87,13 +87,13 @@ class MerchantMixin:
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> Any:
-        """Index of the merchant's rows, named after the table."""
+        """Index of the tenant's rows, named after the table."""
         return (Index(None, "merchant_id", "merchant_domain"),)
 
 
 @event.listens_for(MerchantMixin, "instrument_class", propagate=True)
 def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
-    """Say of the table that merchants are to be kept apart in it, for whoever writes a revision."""
+    """Say of the table that tenants are to be kept apart in it, for whoever writes a revision."""
     if isinstance(mapper.local_table, Table):
         mapper.local_table.info.setdefault("isolated", True)
 

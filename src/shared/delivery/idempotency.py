@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import LargeBinary, select, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import translate_errors
-from shared.delivery.outbox.tables import DeliveryBase
 from shared.errors import ConflictError, ValidationError
 
 if TYPE_CHECKING:
@@ -70,7 +69,11 @@ class Answer:
     body: bytes
 
 
-class IdempotencyKeyRow(DeliveryBase):
+class _Base(DeclarativeBase):
+    """Metadata apart from the models of services: their migrations do not compare this table."""
+
+
+class IdempotencyKeyRow(_Base):
     """A key that is spent, and the answer it was spent on. When it was, only the janitor reads."""
 
     __tablename__ = "idempotency_keys"

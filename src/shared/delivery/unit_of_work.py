@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import text
@@ -113,6 +114,7 @@ class UnitOfWork:
         self._replica = replica
         self._session: AsyncSession | None = None
         self._outbox: Outbox | None = None  # while it is open
+        self._notify = notify
         self._buffer = Buffer(notify=notify)
         self._binding = bind_session(lambda: self.session)
         self._mark = CommitMark()
@@ -158,7 +160,7 @@ class UnitOfWork:
         return self._outbox
 
     def repository(self, model: type[M], *, merchant_id: UUID | None = None) -> Repository[M]:
-        """Return a repository that works in this transaction; for one merchant only, if named."""
+        """Return a repository that works in this transaction; for one tenant only, if named."""
         return Repository(
             model,
             self._database.session_factory,
@@ -227,7 +229,6 @@ class UnitOfWork:
         if self._isolation is not None:
             self._session = self._begin_session()  # says at once which there are
         self._outbox = Outbox(self._buffer, service=self._service, publishes=self._publishes)
-        self._binding = bind_session(lambda: self.session)
         self._binding.__enter__()
         return self
 
@@ -295,13 +296,14 @@ class UnitOfWork:
             session.sync_session.close()  # it holds no connection
             session = None
         if session is None:
-            if not self._buffer:
+            if not self._buffer.messages:
                 return None
             plain = not self._read_only and self._isolation is None
             engine = self._database.autocommit_engine() if plain else None
             if engine is not None:
-                messages, notify = self._buffer.take(), self._buffer.notify
-                return GroupCommit.of(engine).commit(engine, messages, self._mark, notify=notify)
+                return GroupCommit.of(engine).commit(
+                    engine, self._buffer.take(), self._mark, notify=self._notify
+                )
             session = self._begin_session()
         return asyncio.ensure_future(_commit_session(session))
 
@@ -412,11 +414,15 @@ class UnitOfWorkFactory:
         on_commit: Callable[[], None] | None = None,
         notify: bool = True,
     ) -> None:
-        self._database = database
         self._service = service
-        self._publishes = publishes
-        self._on_commit = on_commit
-        self._notify = notify
+        self._make = partial(
+            UnitOfWork,
+            database,
+            service=service,
+            publishes=publishes,
+            on_commit=on_commit,
+            notify=notify,
+        )
 
     def __call__(
         self,
@@ -426,16 +432,7 @@ class UnitOfWorkFactory:
         replica: bool = True,
     ) -> UnitOfWork:
         """Make a unit of work, not yet open."""
-        return UnitOfWork(
-            self._database,
-            service=self._service,
-            publishes=self._publishes,
-            on_commit=self._on_commit,
-            notify=self._notify,
-            read_only=read_only,
-            isolation=isolation,
-            replica=replica,
-        )
+        return self._make(read_only=read_only, isolation=isolation, replica=replica)
 
     async def run(
         self,

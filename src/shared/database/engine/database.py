@@ -21,6 +21,7 @@ from shared.database.engine.pool import measured_pool, watch_pool
 from shared.database.engine.replicas import Replica, Replicas, ReplicaStatus
 from shared.database.engine.session import RoutedSession
 from shared.database.engine.slow_queries import SlowQueries
+from shared.database.engine.statements import quoted_name
 from shared.database.engine.transactions import CommitMark, TransactionWatcher
 from shared.database.engine.translation import translate_errors
 from shared.database.tenancy.row_security import ROW_SECURITY, RowSecurity
@@ -297,7 +298,7 @@ class Database:
     def _session_settings(self) -> dict[str, str]:
         settings = self.settings
         return {
-            "search_path": _quoted(self.schema),
+            "search_path": quoted_name(self.schema),
             "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
             "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
             "idle_in_transaction_session_timeout": _milliseconds(
@@ -352,7 +353,7 @@ Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializabl
 def _isolation_level(isolation: str) -> str:
     if isolation not in get_args(Isolation):
         known = ", ".join(get_args(Isolation))
-        raise ValueError(f"no isolation {isolation!r}; there are {known}")
+        raise ValueError(f"{isolation!r} is not an isolation level; there are {known}")
     return isolation.upper()
 
 
@@ -366,7 +367,3 @@ def _json(value: object) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

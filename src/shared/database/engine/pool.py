@@ -48,7 +48,7 @@ def watch_pool(engine: AsyncEngine, service: str, *, limit: int) -> None:
     three round trips, more than most statements. A connection that the server or the network closed
     openly is known without asking: not by the driver, which hears of it when the event loop comes
     to read, but by the kernel at once. One that was lost in silence was lost while it rested.
-    Whatever the answer is, if it is no yes the connection is replaced.
+    Any answer but yes has the connection replaced.
     """
     idle = database_pool_connections.labels(service, "idle")
     in_use = database_pool_connections.labels(service, "in_use")

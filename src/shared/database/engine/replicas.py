@@ -101,7 +101,7 @@ class Replica:
             ReplicaStatus(
                 self.status.host,
                 usable=usable,
-                # Infinity is no JSON: it has replayed nothing, so there is no saying.
+                # Infinity is not JSON: it has replayed nothing, so nobody can say.
                 lag_seconds=None if lag is None or lag == inf else round(lag, 3),
                 error=error,
             ),

@@ -106,10 +106,10 @@ class bind_session:  # noqa: N801 - called like a function
 
     def __init__(self, session: AsyncSession | Callable[[], AsyncSession]) -> None:
         self._session = session
-        self._owner = _current_task()
         self._open = False
 
     def __enter__(self) -> None:
+        self._owner = _current_task()
         self._outer = _binding.get()
         self._open = True
         _binding.set(self)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExecutionContext
 
-__all__ = ["INTERNAL", "is_internal", "summary_of"]
+__all__ = ["INTERNAL", "is_internal", "quoted_name", "quoted_text", "summary_of"]
 
 INTERNAL = {"glam_internal": True}
 """Execution options of a statement that the library adds to a transaction, such as its tenant's.
@@ -75,3 +75,13 @@ def summary_of(statement: str) -> str:
 def is_internal(context: ExecutionContext) -> bool:
     """Whether the statement has the options `INTERNAL`."""
     return bool(context.execution_options.get("glam_internal"))
+
+
+def quoted_name(name: str) -> str:
+    """Return a name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_text(text: str) -> str:
+    """Return a text as it stands in SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -135,7 +135,7 @@ def _of_driver(
             error_code=state,
         )
     if state == _CARDINALITY_VIOLATION:
-        return ValidationError("two of the rows are the same row", error_code=state)
+        return ValidationError("two of the rows have the same key", error_code=state)
     if kind == _DATA_CLASS or isinstance(error, asyncpg.DataError):
         column: str | None = getattr(error, "column_name", None)
         return ValidationError("a value does not fit its column", field=column, error_code=state)

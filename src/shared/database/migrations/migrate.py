@@ -54,7 +54,7 @@ async def migrate(database: Database, *, migrations: Path | str) -> str:
 
 
 async def _revisions_of(database: Database) -> list[str]:
-    """Return what Alembic has noted in the schema; nothing where there is no note of its."""
+    """Return what Alembic has noted in the schema; nothing where it has noted none."""
     versions = table(_VERSIONS, column("version_num"), schema=database.schema)
     # Asked first: a statement on a table that is not there is an error in the server's log.
     exists = text(

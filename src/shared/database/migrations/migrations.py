@@ -22,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
+from shared.database.engine.statements import quoted_name, quoted_text
 from shared.database.engine.translation import translate_errors
 from shared.database.migrations.drift import differences, only_tables
 from shared.database.migrations.errors import MigrationError
@@ -298,13 +299,13 @@ class Migrations:
         Raises:
             MigrationError: no such revision, or one that asks a database what to do.
         """
-        schema = _quoted(self.database.schema)
+        schema = quoted_name(self.database.schema)
         written = io.StringIO()
         timeout = round(self.database.settings.lock_timeout_seconds * 1000)
         written.write(
             f"-- {self.database.schema}: {start} to {end}. In one session, with ON_ERROR_STOP.\n"
             f"SELECT pg_advisory_lock(hashtextextended("
-            f"{_string('glam.migrate.' + self.database.schema)}, 0));\n"
+            f"{quoted_text('glam.migrate.' + self.database.schema)}, 0));\n"
             f"CREATE SCHEMA IF NOT EXISTS {schema};\n"
             f"SET search_path = {schema};\nSET statement_timeout = 0;\n"
             f"SET lock_timeout = {timeout};\n\n"
@@ -529,14 +530,6 @@ def _relative(scripts: ScriptDirectory, current: str, revision: str | None) -> s
             f"not {steps}"
         )
     return way[steps].revision if steps < len(way) else None
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _string(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _escaped(path: Path) -> str:

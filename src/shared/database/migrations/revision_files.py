@@ -96,12 +96,12 @@ def _root(migrations: Path | str) -> Path:
     if isinstance(migrations, Path) or "/" in migrations:
         folder = Path(migrations)
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder of migrations at {folder}")
+            raise FileNotFoundError(f"{folder} is not a folder of migrations")
         return folder.absolute()
     try:
         spec = find_spec(migrations)
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"no package of migrations named {migrations}")
+        raise FileNotFoundError(f"{migrations!r} is not a package of migrations")
     return Path(next(iter(spec.submodule_search_locations)))

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, event, text
 
 from shared.context import current
-from shared.database.engine.statements import INTERNAL
+from shared.database.engine.statements import INTERNAL, quoted_text
 from shared.errors.details import json_safe
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _add_history(table: Table, connection: Connection, **_: object) -> None:
 def create_history(op: Any, table: str, *, key: Sequence[str] = ("id",)) -> None:
     """Let a migration keep the history of ``table`` from now on, in ``<table>_history``.
 
-    Of a table of merchants, `isolate_merchants` comes after it, and isolates both.
+    Of a table of tenants, `isolate_merchants` comes after it, and isolates both.
 
     Args:
         op: ``alembic.op``.
@@ -182,7 +182,7 @@ async def changes_of(
         f" FROM {schema}{quote(f'{table.name}_history')} WHERE key = CAST(:key AS jsonb)"
     )
     if scope.merchant_id is not None:
-        # Neither what it was before it came to this merchant, nor after it left.
+        # Neither what it was before it came to this tenant, nor after it left.
         query += (
             " AND coalesce(before ->> 'merchant_id', :merchant) = :merchant"
             " AND coalesce(after ->> 'merchant_id', :merchant) = :merchant"
@@ -218,6 +218,6 @@ def _statements(
         "schema": schema,
         "table": schema + preparer.quote(table),
         "history": schema + preparer.quote(f"{table}_history"),
-        "key": ", ".join("'" + name.replace("'", "''") + "'" for name in key),
+        "key": ", ".join(map(quoted_text, key)),
     }
     return [part.format(**names) for part in (_FUNCTION, _TABLE, _INDEX, _TRIGGER)]

@@ -70,7 +70,7 @@ class Money:
     def __init__(self, amount: Decimal | int | str, currency: str) -> None:
         if currency not in _CURRENCIES:
             raise ValidationError(
-                f"{currency!r} is no currency of ISO 4217", field="currency", value=currency
+                f"{currency!r} is not an ISO 4217 currency", field="currency", value=currency
             )
         exact = _decimal(amount).quantize(_unit(currency), rounding=ROUND_DOWN)
         if exact != _decimal(amount):
@@ -116,7 +116,7 @@ class Money:
         """
         total = sum(weights)
         if total <= 0 or min(weights) < 0:
-            raise ValueError("weights are not negative, and one is positive")
+            raise ValueError(f"weights must not be negative, and one must be positive: {weights}")
         units = abs(self.minor_units)
         shares = [units * weight // total for weight in weights]
         for n, weight in enumerate(weights):
@@ -264,7 +264,7 @@ def _unit(currency: str) -> Decimal:
 def _decimal(amount: object) -> Decimal:
     if isinstance(amount, bool) or not isinstance(amount, Decimal | int | str):
         raise ValidationError(
-            f"an amount is a Decimal, an int or text, and {amount!r} is a {type(amount).__name__}",
+            f"{amount!r} is a {type(amount).__name__}: an amount is a Decimal, an int or text",
             field="amount",
         )
     try:
@@ -272,5 +272,5 @@ def _decimal(amount: object) -> Decimal:
     except InvalidOperation:
         exact = Decimal("NaN")
     if not exact.is_finite():
-        raise ValidationError(f"{amount!r} is no amount", field="amount", value=str(amount))
+        raise ValidationError(f"{amount!r} is not an amount", field="amount", value=str(amount))
     return exact

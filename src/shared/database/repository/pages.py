@@ -173,7 +173,7 @@ class CursorSigner:
     def __init__(self, secret: str) -> None:
         key = secret.encode()
         if len(key) < _MIN_SECRET_BYTES:
-            raise ValueError(f"a secret for cursors has at least {_MIN_SECRET_BYTES} bytes")
+            raise ValueError(f"a cursor secret must have at least {_MIN_SECRET_BYTES} bytes")
         # A key of its own, should the secret serve other ends as well.
         self._key = hmac.digest(key, b"shared.database cursor 1", hashlib.sha256)
 

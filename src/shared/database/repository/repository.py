@@ -84,8 +84,8 @@ class Repository(Generic[T]):
         model: the mapped class.
         session_factory: makes the sessions used outside of a unit of work.
         session: work in this session, which somebody else commits, whatever is open.
-        merchant_id: see and write the rows of this merchant only; for models with
-            `MerchantMixin`. A new row that names no merchant gets this one.
+        merchant_id: see and write the rows of this tenant only; for models with
+            `MerchantMixin`. A new row that names none gets this one.
         cursor_secret: signs the cursors of `page_by_key`; by default that of the settings.
 
     Raises (every method):
@@ -120,7 +120,7 @@ class Repository(Generic[T]):
         >>> order.status, order.version
         ('new', 1)
         """
-        await self._claim_for_merchant(instance)
+        await self._claim_for_tenant(instance)
         engine = self._alone()
         if engine is not None:
             path = AutocommitPath.of(self.model)
@@ -140,7 +140,7 @@ class Repository(Generic[T]):
         """
         identity = tuple(self._scope.mapper.primary_key_from_instance(instance))
         async with self._work() as session:
-            await self._claim_for_merchant(instance, session)
+            await self._claim_for_tenant(instance, session)
             if self._scope.merchant_id is not None and None not in identity:
                 self._scope.refuse_foreign(await session.get(self.model, identity))
             merged = await session.merge(instance)
@@ -392,7 +392,7 @@ class Repository(Generic[T]):
             **filters: see `where`.
         """
         if page < 1:
-            raise ValidationError("pages count from 1", field="page", value=page)
+            raise ValidationError("page must be 1 or more", field="page", value=page)
         _fits_a_page(limit)
         query = self._query(given, filters, include_deleted=include_deleted, load=load)
         query = query.order_by(*ordering(self._scope.order(order_by)))
@@ -431,7 +431,7 @@ class Repository(Generic[T]):
             **filters: see `where`.
 
         Raises:
-            ValidationError: the cursor was changed, or made for another list, merchant or order.
+            ValidationError: the cursor was changed, or made for another list, tenant or order.
             RuntimeError: no secret to sign cursors with.
         """
         _fits_a_page(limit)
@@ -540,7 +540,7 @@ class Repository(Generic[T]):
 
         It is the fastest way in, and returns no rows. Types, defaults and constraints are those of
         `insert_many`, but for defaults that are SQL expressions of the model: these must be given.
-        On a table of isolated merchants, where PostgreSQL refuses COPY, the rows are copied into a
+        On a table of isolated tenants, where PostgreSQL refuses COPY, the rows are copied into a
         temporary table and inserted from there, each judged by the policy.
 
         Args:
@@ -582,7 +582,7 @@ class Repository(Generic[T]):
                 out of what is returned.
 
         Raises:
-            ConflictError: a row that is there is another merchant's, or of another version; none
+            ConflictError: a row that is there is another tenant's, or of another version; none
                 is changed then. With ``when`` it is left as it is, like others.
         """
         allowed = (
@@ -767,8 +767,8 @@ class Repository(Generic[T]):
                 await session.delete(row)
             await session.flush()
 
-    async def _claim_for_merchant(self, instance: T, session: AsyncSession | None = None) -> None:
-        """Refuse what would write another merchant's row, the instance or one that it refers to."""
+    async def _claim_for_tenant(self, instance: T, session: AsyncSession | None = None) -> None:
+        """Refuse what would write another tenant's row, the instance or one that it refers to."""
         merchant_id = self._scope.merchant_id
         if merchant_id is None:
             return

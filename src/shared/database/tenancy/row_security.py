@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from shared.database.engine.statements import quoted_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -87,7 +89,7 @@ def isolate_merchants(op: Any, table: str, *, column: str = "merchant_id") -> No
         op.execute(statement)
     # What it was before it came to this tenant, or after it left, is another's as well.
     was = " AND ".join(
-        f"coalesce({row} ->> {_literal(column)}, {_ME}) = {_ME}" for row in ("before", "after")
+        f"coalesce({row} ->> {quoted_text(column)}, {_ME}) = {_ME}" for row in ("before", "after")
     )
     name = quote(f"{table}_history")
     _of_history(op, name, _isolation(name, f"glam_merchant() IS NOT NULL AND {was}"))
@@ -141,11 +143,7 @@ def _of_history(op: Any, name: str, statements: list[str], *, where: str = "true
     """Execute these if there is a table of this name: in SQL, since a script cannot look."""
     op.execute(
         "DO $glam$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_class"
-        f" WHERE oid = to_regclass({_literal(name)}) AND {where}) THEN "
+        f" WHERE oid = to_regclass({quoted_text(name)}) AND {where}) THEN "
         + "; ".join(statements)
         + "; END IF; END $glam$"
     )
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

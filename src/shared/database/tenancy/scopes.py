@@ -119,13 +119,13 @@ def in_system_scope() -> bool:
 def has_scope() -> bool:
     """Whether this task works for a tenant, or across them."""
     context = current()
-    return in_system_scope() or (context is not None and context.tenant_id is not None)
+    return _reason.get() is not None or (context is not None and context.tenant_id is not None)
 
 
 def current_tenant() -> str | None:
     """Return the tenant that this task works for; None without one, and across tenants."""
     context = current()
-    return None if context is None or in_system_scope() else context.tenant_id
+    return None if context is None or _reason.get() is not None else context.tenant_id
 
 
 @lru_cache(maxsize=1024)

@@ -134,13 +134,13 @@ class GroupCommit:
 
     def _insert(self, commits: Sequence[_Commit]) -> None:
         with commits[0].engine.connect() as connection:
+            messages: list[BufferedMessage] = []
+            notify = False
             for commit in commits:
                 commit.mark.begun = True
-            insert(
-                connection,
-                [message for commit in commits for message in commit.messages],
-                notify=any(commit.notify for commit in commits),
-            )
+                messages += commit.messages
+                notify = notify or commit.notify
+            insert(connection, messages, notify=notify)
 
 
 _of_engine: WeakKeyDictionary[Engine, GroupCommit] = WeakKeyDictionary()

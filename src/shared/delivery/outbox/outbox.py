@@ -62,12 +62,8 @@ class Outbox:
         self._buffer = buffer
         self._service = service
         self._publishes = publishes
-        self._used = False
-
-    @property
-    def used(self) -> bool:
+        self.used = False
         """Whether anything was added."""
-        return self._used
 
     def add(
         self,
@@ -129,7 +125,7 @@ class Outbox:
                 delay=delay,
             )
         )
-        self._used = True
+        self.used = True
         return envelope
 
 

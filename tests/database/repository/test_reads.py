@@ -15,9 +15,9 @@ from shared.context import Context, bind
 from shared.database import Database, Repository, RowLock, bind_session
 from shared.database import detached as outside
 from shared.errors import ConflictError, DatabaseError, NotFoundError, ValidationError
+from tests.database.articles import article
 from tests.database.models import Article, Coupon, Order, Reading, Stock
 from tests.database.orders import OTHER, SHOP
-from tests.database.test_repository import article
 
 
 @pytest.fixture

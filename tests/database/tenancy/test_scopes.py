@@ -26,8 +26,8 @@ from shared.database import (
     without_isolation,
 )
 from shared.errors import DatabaseError
+from tests.database.articles import MERCHANT, article
 from tests.database.models import Article, Parcel
-from tests.database.test_repository import MERCHANT, article
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -33,9 +33,9 @@ from shared.database import (
     without_isolation,
 )
 from shared.errors import DatabaseError, GlamBaseError, NotFoundError
+from tests.database.articles import article
 from tests.database.models import Account, Article, Line, Order, TestBase
 from tests.database.orders import OTHER, SHOP, line, order
-from tests.database.test_repository import article
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
