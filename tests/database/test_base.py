@@ -8,7 +8,7 @@ from tests.database.articles import article
 from tests.database.models import Article, TestBase
 
 
-def test_two_tables_of_merchants_have_an_index_each() -> None:
+def test_two_tables_of_tenants_have_an_index_each() -> None:
     names = {
         name: [
             index.name

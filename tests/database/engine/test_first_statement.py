@@ -1,4 +1,4 @@
-"""A statement that opens its transaction: what it does, and what is heard of it, is as ever."""
+"""The first statement of a transaction: what it does, and what is heard of it, is as ever."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Getting rows: one, many, by stream, under a lock; and the short way without a session."""
+"""Getting rows: one, many, by stream, under a lock; and the autocommit path."""
 
 import asyncio
 import tracemalloc
@@ -146,7 +146,7 @@ async def test_a_locked_row_is_read_anew(database: Database, stocks: Repository[
         assert (await stocks.get(1, lock=RowLock())).count == 5
 
 
-# -- the short way ---------------------------------------------------------------------------
+# -- the autocommit path ----------------------------------------------------------------------
 
 
 @asynccontextmanager

@@ -286,10 +286,10 @@ async def test_cancelled_calls_leak_no_connection(articles: Repository[Article])
         await asyncio.wait([task])
 
 
-# -- merchants -------------------------------------------------------------------------------
+# -- tenants ---------------------------------------------------------------------------------
 
 
-async def test_a_merchants_repository_neither_sees_nor_touches_rows_of_others(
+async def test_a_tenants_repository_neither_sees_nor_touches_rows_of_others(
     database: Database, articles: Repository[Article]
 ) -> None:
     other = UUID("018f4e9a-0000-7000-8000-000000000002")

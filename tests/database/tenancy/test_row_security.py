@@ -347,7 +347,7 @@ def test_every_method_of_the_repository_is_tried() -> None:
     assert set(ATTEMPTS) == public, "each new method needs an attempt to reach another's rows"
 
 
-async def test_no_method_reaches_another_merchants_rows(shops: Database, world: World) -> None:
+async def test_no_method_reaches_another_tenants_rows(shops: Database, world: World) -> None:
     with tenant_scope(SHOP):
         assert await world.articles.count() == 2, "its own it reaches"
         assert len(await world.accounts.history_of(1)) == 1
@@ -441,7 +441,7 @@ async def test_jobs_work_for_the_merchant_they_were_started_for(
     assert await theirs == {"theirs", "theirs too"}
     with pytest.raises(TenantRequiredError):
         await nobodys
-    with system_scope("a job across merchants"):
+    with system_scope("a job across tenants"):
         assert len(await asyncio.create_task(job())) == 4
 
 
