@@ -4,11 +4,11 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database import Database
+from tests.database.articles import article
 from tests.database.models import Article, TestBase
-from tests.database.test_repository import article
 
 
-def test_two_tables_of_merchants_have_an_index_each() -> None:
+def test_two_tables_of_tenants_have_an_index_each() -> None:
     names = {
         name: [
             index.name

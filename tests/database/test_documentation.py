@@ -109,7 +109,7 @@ def test_standbys_are_set_as_in_the_how_to() -> None:
     assert settings.replicas == ("replica-1", "replica-2:5433")
 
 
-async def test_merchants_are_kept_apart_as_in_the_how_to(database: Database) -> None:
+async def test_tenants_are_kept_apart_as_in_the_how_to(database: Database) -> None:
     upgrade, work = blocks_of("Keep merchants apart")
 
     def migrate(connection: Connection) -> None:

@@ -1,12 +1,21 @@
 import asyncio
+from contextlib import nullcontext, suppress
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from shared.database import current_session
+from shared.database import current_session, tenant_scope
 from shared.errors import ConflictError, DatabaseError
 from tests.delivery.world import COUNTED, Counted, World
+
+TENANT = "0192f0c1-2a00-7000-8000-000000000001"
+NOTE_TENANT = """\
+CREATE FUNCTION note_tenant() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO told VALUES (nullif(current_setting('glam.merchant_id', true), ''));
+  RETURN NULL;
+END $$"""
 
 
 async def test_rollback_leaves_neither_row_nor_event(world: World) -> None:
@@ -129,3 +138,53 @@ async def test_it_serves_once_at_a_time(world: World) -> None:
     async with world.unit_of_work() as uow:
         with pytest.raises(RuntimeError, match="already"):
             await uow.__aenter__()
+
+
+async def test_what_was_added_before_the_first_statement_shares_its_transaction(
+    world: World,
+) -> None:
+    async with world.unit_of_work() as uow:
+        uow.outbox.add(COUNTED, Counted(n=1))
+        await uow.session.execute(text("CREATE TABLE made (n int)"))
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with world.unit_of_work() as uow:
+            uow.outbox.add(COUNTED, Counted(n=2))
+            await uow.session.execute(text("INSERT INTO made VALUES (2)"))
+            raise ZeroDivisionError
+    async with world.unit_of_work() as uow:
+        uow.outbox.add(COUNTED, Counted(n=3))
+        with suppress(ZeroDivisionError):
+            async with uow.savepoint():
+                uow.outbox.add(COUNTED, Counted(n=4))
+                raise ZeroDivisionError
+    assert len(await world.rows()) == 2
+    async with asyncio.timeout(30):
+        assert await world.relay().drain()
+    assert await world.numbers() == [1, 3]
+
+
+async def test_a_session_that_was_asked_for_and_not_used_holds_nothing_up(world: World) -> None:
+    async with world.unit_of_work() as uow:
+        assert not uow.session.in_transaction()
+        uow.outbox.add(COUNTED, Counted(n=1))
+    assert uow.committed
+    assert len(await world.rows()) == 1
+    async with world.unit_of_work() as uow:
+        pass
+    assert uow.committed
+
+
+async def test_events_alone_are_written_for_the_tenant_they_are_added_for(world: World) -> None:
+    async with world.database.transaction() as session:
+        await session.execute(text("CREATE TABLE told (tenant text)"))
+        await session.execute(text(NOTE_TENANT))
+        await session.execute(
+            text("CREATE TRIGGER note AFTER INSERT ON outbox EXECUTE FUNCTION note_tenant()")
+        )
+    for scope in (nullcontext(), tenant_scope(TENANT), nullcontext()):
+        with scope:
+            async with world.unit_of_work() as uow:
+                uow.outbox.add(COUNTED, Counted(n=1))
+    async with world.database.transaction() as session:
+        told = await session.scalars(text("SELECT coalesce(tenant, '') FROM told"))
+        assert list(told) == ["", TENANT, ""]

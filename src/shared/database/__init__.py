@@ -11,38 +11,40 @@ from shared.database.base import (
     VersionedMixin,
     create_updated_at_trigger,
 )
-from shared.database.engine.current import bind_session, current_session, detached
 from shared.database.engine.database import Database, Isolation
-from shared.database.engine.open_transactions import FailedTransactionError
 from shared.database.engine.replicas import ReplicaStatus
+from shared.database.engine.session import bind_session, current_session, detached
+from shared.database.engine.transactions import FailedTransactionError
 from shared.database.engine.translation import translate_errors
 from shared.database.migrations.migrate import migrate
 from shared.database.models.history import Change, HistoryMixin, create_history, drop_history
+from shared.database.models.json_model import JsonModel
 from shared.database.models.keys import UUIDv7Mixin, uuid7_key
 from shared.database.models.money import Money, money_column
-from shared.database.models.types import JsonModel
 from shared.database.repository.bulk import excluded
 from shared.database.repository.filters import Condition, Where, where
 from shared.database.repository.locks import RowLock
 from shared.database.repository.pages import KeysetPage, NumberedPage
 from shared.database.repository.repository import Repository
-from shared.database.tenancy.row_security import RowSecurity
+from shared.database.tenancy.row_security import (
+    RowSecurity,
+    expose_merchants,
+    isolate_merchants,
+    without_isolation,
+)
 from shared.database.tenancy.scopes import (
     TenantMismatchError,
     TenantRequiredError,
-    expose_merchants,
-    isolate_merchants,
     system_scope,
     tenant_scope,
-    without_isolation,
 )
 from shared.legacy.table import names_of_first_design
 
 if TYPE_CHECKING:
-    from shared.database.migrations.files import (
+    from shared.database.migrations.errors import (
         MigrationError,
     )
-    from shared.database.migrations.runner import (
+    from shared.database.migrations.migrations import (
         Migrations,
     )
     from shared.legacy.database.config import (
@@ -124,7 +126,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         **names_of_first_design(__name__),
-        "MigrationError": "shared.database.migrations.files",
-        "Migrations": "shared.database.migrations.runner",
+        "MigrationError": "shared.database.migrations.errors",
+        "Migrations": "shared.database.migrations.migrations",
     },
 )

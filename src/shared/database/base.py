@@ -23,6 +23,12 @@ class VersionedMixin:
     """Optimistic locking: two who read the same version cannot both write.
 
     The second gets a `ConflictError`.
+
+    >>> order = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+    >>> order.version
+    1
+    >>> await orders.update_each([{"id": order.id, "version": 7, "status": "paid"}])
+    ConflictError: 1 rows of orders were changed by someone else
     """
 
     version: Mapped[int] = mapped_column()
@@ -34,6 +40,12 @@ class Base(AsyncAttrs, DeclarativeBase):
     Constraints and indexes without a name are named after their table and columns, so that
     migrations can name them again. What the database computes is read back on flush: an attribute
     never needs a query of its own, which an async session could not make.
+
+    >>> class Article(Base, UUIDv7Mixin, TimestampedMixin):
+    ...     __tablename__ = "articles"
+    ...     name: Mapped[str] = mapped_column(String(80), unique=True)
+    >>> [constraint.name for constraint in Article.__table__.constraints if constraint.name]
+    ['pk_articles', 'uq_articles_name']
     """
 
     __abstract__ = True
@@ -59,10 +71,14 @@ class Base(AsyncAttrs, DeclarativeBase):
 
 
 class MerchantMixin:
-    """The row belongs to a merchant.
+    """The row belongs to a tenant, whom the platform calls merchant.
 
-    One index serves look-ups by merchant, with or without the domain. A model with a
+    One index serves look-ups by tenant, with or without the domain. A model with a
     ``__table_args__`` of its own names the index there again if it wants it.
+
+    >>> class Coupon(Base, UUIDv7Mixin, MerchantMixin):
+    ...     __tablename__ = "coupons"
+    >>> coupons = Repository(Coupon, database.session_factory, merchant_id=uuid7())
     """
 
     merchant_id: Mapped[UUID] = mapped_column(PGUUID(as_uuid=True))
@@ -71,13 +87,13 @@ class MerchantMixin:
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> Any:
-        """Index of the merchant's rows, named after the table."""
+        """Index of the tenant's rows, named after the table."""
         return (Index(None, "merchant_id", "merchant_domain"),)
 
 
 @event.listens_for(MerchantMixin, "instrument_class", propagate=True)
 def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
-    """Say of the table that merchants are to be kept apart in it, for whoever writes a revision."""
+    """Say of the table that tenants are to be kept apart in it, for whoever writes a revision."""
     if isinstance(mapper.local_table, Table):
         mapper.local_table.info.setdefault("isolated", True)
 
@@ -102,7 +118,15 @@ class TimestampedMixin:
 
 
 class SoftDeleteMixin:
-    """A deleted row stays, marked. `Repository` marks, hides and restores."""
+    """A deleted row stays, marked. `Repository` marks, hides and restores.
+
+    >>> order = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+    >>> await orders.delete(order)
+    >>> await orders.count(), await orders.count(include_deleted=True)
+    (0, 1)
+    >>> (await orders.restore(order.id)).is_deleted
+    False
+    """
 
     deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=None)
     is_deleted: Mapped[bool] = mapped_column(default=False, server_default=false(), index=True)

@@ -18,9 +18,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shared.database.base import create_updated_at_trigger
+from shared.database.engine.statements import quoted_text
 from shared.database.migrations.sql_statement import split_statements
 from shared.database.models.history import create_history, drop_history
-from shared.database.tenancy.scopes import expose_merchants, isolate_merchants, without_isolation
+from shared.database.tenancy.row_security import (
+    expose_merchants,
+    isolate_merchants,
+    without_isolation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -179,7 +184,7 @@ def backfill(
         pages: of 8 KiB, for one transaction.
     """
     quote = _quote(op)
-    update = f"UPDATE {quote(table)} {change}"
+    update, relation = f"UPDATE {quote(table)} {change}", quoted_text(quote(table))
     _each_alone(
         op,
         f"""\
@@ -191,7 +196,7 @@ BEGIN
   LOOP
     glam_total := 0;
     glam_page := 0;
-    glam_pages := pg_relation_size({_string(quote(table))}) / current_setting('block_size')::bigint;
+    glam_pages := pg_relation_size({relation}) / current_setting('block_size')::bigint;
     WHILE glam_page <= glam_pages LOOP
       {update}
       WHERE ctid >= ('(' || glam_page || ',0)')::tid
@@ -246,7 +251,3 @@ def _literal(sql: str) -> str:
 
 def _quote(op: Operations | Any) -> Any:
     return op.get_context().dialect.identifier_preparer.quote
-
-
-def _string(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import LargeBinary, select, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.database import translate_errors
-from shared.delivery.outbox.tables import DeliveryBase
 from shared.errors import ConflictError, ValidationError
 
 if TYPE_CHECKING:
@@ -70,7 +69,11 @@ class Answer:
     body: bytes
 
 
-class IdempotencyKeyRow(DeliveryBase):
+class _Base(DeclarativeBase):
+    """Metadata apart from the models of services: their migrations do not compare this table."""
+
+
+class IdempotencyKeyRow(_Base):
     """A key that is spent, and the answer it was spent on. When it was, only the janitor reads."""
 
     __tablename__ = "idempotency_keys"
@@ -97,6 +100,15 @@ class IdempotencyKeys:
     request holds its connection no longer than two queries take. (Inserting a row first would make
     the second wait for the first, and have every row written twice.) Two keys may share a lock, by
     a chance of one in 2^64; then one of them is told once in vain that it is in use.
+
+    >>> request = KeyedRequest("key-1", fingerprint=b"POST /orders")
+    >>> async with units() as uow:
+    ...     keys = IdempotencyKeys(uow.session)
+    ...     if await keys.claim(request) is None:
+    ...         keys.remember(request, Answer(201, (), b"made"))
+    >>> async with units() as uow:
+    ...     (await IdempotencyKeys(uow.session).claim(request)).body
+    b'made'
     """
 
     def __init__(self, session: AsyncSession) -> None:

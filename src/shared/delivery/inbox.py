@@ -1,4 +1,11 @@
-"""The inbox: what a subscriber has handled, so that it handles it once."""
+"""The inbox: what a subscriber has handled, so that it handles it once.
+
+How the row gets into the transaction: a handler's unit of work opens its session, which sends
+nothing yet. `Inbox.accept` is the first to want something, so its INSERT begins the transaction,
+and one message takes to PostgreSQL BEGIN, the session setup (whose tenant's transaction it is) and
+the INSERT: one round trip (`shared.database.engine.first_statement`). What the handler does comes
+after it, in the same transaction, and leaving the unit of work commits both or neither.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from shared.config import ConfigError, Mistake
 from shared.database import translate_errors
-from shared.database.engine.session_setup import count_changed
+from shared.database.engine.first_statement import execute_first
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,12 +24,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "check_inbox_retention"]
 
-# Every handled message pays for this statement: it goes to the driver as it is, and with BEGIN.
 _ACCEPT = "INSERT INTO inbox (subscriber, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 
 class Inbox:
-    """Remembers handled messages, in the very transaction that handles them."""
+    """Remembers handled messages, in the very transaction that handles them.
+
+    >>> async with units() as uow:
+    ...     await Inbox(uow.session).accept("billing", "event-1")
+    True
+    >>> async with units() as uow:
+    ...     await Inbox(uow.session).accept("billing", "event-1")
+    False
+
+    Args:
+        session: of the handler's unit of work.
+    """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -37,13 +54,11 @@ class Inbox:
         Raises:
             DatabaseError: retryable; among others when the wait exceeds the lock timeout.
         """
-        session = self._session.sync_session
-
-        def accept() -> bool:
-            return count_changed(session, _ACCEPT, subscriber, message_id) > 0
-
         with translate_errors("inbox"):
-            return await greenlet_spawn(accept)
+            changed = await greenlet_spawn(
+                execute_first, self._session.sync_session, _ACCEPT, subscriber, message_id
+            )
+        return changed > 0
 
 
 def check_inbox_retention(

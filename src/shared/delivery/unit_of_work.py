@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.database import Base, Repository, bind_session, translate_errors
-from shared.database.engine.open_transactions import CommitMark
+from shared.database.engine.transactions import CommitMark
 from shared.database.engine.translation import translated
-from shared.database.repository.autocommit import engine_for
+from shared.delivery.outbox.buffer import Buffer
+from shared.delivery.outbox.group_commit import GroupCommit
 from shared.delivery.outbox.outbox import Outbox
 from shared.errors import DatabaseError
 from shared.metrics import database_transaction_retries_total
@@ -58,11 +60,19 @@ class CommitInDoubtError(DatabaseError):
 class UnitOfWork:
     """One transaction: ``async with`` commits it, or rolls it back on an error or cancellation.
 
-    No connection is taken before the first statement. Repositories used in the block by the same
-    task join it. It serves once and belongs to the task that entered it.
+    No session is made before it is asked for, and no connection is taken before the first
+    statement. Repositories used in the block by the same task join it. It serves once and belongs
+    to the task that entered it.
 
     A task that is cancelled while the commit runs waits for its end, five seconds at most, and is
     cancelled then: ``committed`` says what became of it.
+
+    >>> async with UnitOfWork(database, service="shop-service") as uow:
+    ...     order = Order(number="1001", status="paid", total=Money(5, "EUR"))
+    ...     _ = await uow.repository(Order).save(order)
+    ...     _ = uow.outbox.add(PAID, Paid(number=order.number), key=order.number)
+    >>> uow.committed
+    True
 
     Args:
         database: where.
@@ -99,13 +109,14 @@ class UnitOfWork:
         self._service = service
         self._publishes = publishes
         self._on_commit = on_commit
-        self._notify = notify
         self._read_only = read_only
         self._isolation = isolation
         self._replica = replica
         self._session: AsyncSession | None = None
-        self._outbox: Outbox | None = None
-        self._binding = ExitStack()
+        self._outbox: Outbox | None = None  # while it is open
+        self._notify = notify
+        self._buffer = Buffer(notify=notify)
+        self._binding = bind_session(lambda: self.session)
         self._mark = CommitMark()
         self._committed: bool | None = False
 
@@ -121,9 +132,21 @@ class UnitOfWork:
         Raises:
             RuntimeError: outside of the block.
         """
-        if self._session is None:
+        if self._outbox is None:
             raise RuntimeError("the unit of work is not open: use it inside `async with`")
+        if self._session is None:
+            self._session = self._begin_session()
         return self._session
+
+    def _begin_session(self) -> AsyncSession:
+        session = self._database.session(
+            read_only=self._read_only,
+            isolation=self._isolation,
+            replica=self._replica,
+            mark=self._mark,
+        )
+        self._buffer.follow(session.sync_session)
+        return session
 
     @property
     def outbox(self) -> Outbox:
@@ -137,7 +160,7 @@ class UnitOfWork:
         return self._outbox
 
     def repository(self, model: type[M], *, merchant_id: UUID | None = None) -> Repository[M]:
-        """Return a repository that works in this transaction; for one merchant only, if named."""
+        """Return a repository that works in this transaction; for one tenant only, if named."""
         return Repository(
             model,
             self._database.session_factory,
@@ -155,6 +178,16 @@ class UnitOfWork:
         """Undo what the block did, messages included, when it raises; the rest is kept.
 
         Rows that the block had changed have to be read again afterwards.
+
+        >>> order = Order(number="1001", total=Money(5, "EUR"))
+        >>> async with units() as uow:
+        ...     _ = await uow.repository(Order).save(order)
+        ...     try:
+        ...         async with uow.savepoint():
+        ...             await uow.repository(Order).insert_many([order])
+        ...     except ConflictError:
+        ...         uow.outbox.used
+        False
 
         Raises:
             ConflictError, ValidationError, DatabaseError: the block's, as on leaving the unit of
@@ -189,20 +222,14 @@ class UnitOfWork:
         self._mark.begun = False
 
     async def __aenter__(self) -> Self:
-        if self._session is not None:
+        if self._outbox is not None:
             raise RuntimeError("the unit of work is open already")
         self._committed = False
         self._mark = CommitMark()
-        self._session = self._database.session(
-            read_only=self._read_only,
-            isolation=self._isolation,
-            replica=self._replica,
-            mark=self._mark,
-        )
-        self._outbox = Outbox(
-            self._session, service=self._service, publishes=self._publishes, notify=self._notify
-        )
-        self._binding.enter_context(bind_session(self._session))
+        if self._isolation is not None:
+            self._session = self._begin_session()  # says at once which there are
+        self._outbox = Outbox(self._buffer, service=self._service, publishes=self._publishes)
+        self._binding.__enter__()
         return self
 
     async def __aexit__(
@@ -211,30 +238,30 @@ class UnitOfWork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        session, outbox = self.session, self.outbox
+        session, outbox = self._session, self.outbox
         self._session = self._outbox = None
-        self._binding.close()
-        # Leaving the session rolls back what is not committed and gives the connection back, even
-        # when this task is cancelled meanwhile.
+        self._binding.__exit__()
         if error is not None:
-            try:
-                await session.__aexit__(kind, error, trace)
-            except Exception as failure:  # noqa: BLE001 - the connection is lost: all is undone
-                _logger.warning("rollback failed: %s", failure)
+            self._buffer.take()
+            if session is not None:
+                await _roll_back(session, error)
             ours = translated(error)
             if ours is not None:
                 raise ours from error
             return
-        await self._commit(session, outbox)
+        await self._commit(session)
         if outbox.used and self._on_commit is not None:
             self._on_commit()
 
-    async def _commit(self, session: AsyncSession, outbox: Outbox) -> None:
+    async def _commit(self, session: AsyncSession | None) -> None:
         """Commit to the end, whatever becomes of this task meanwhile.
 
         Cancelled half way, COMMIT may have taken effect or not, and nobody would know.
         """
-        commit = asyncio.ensure_future(self._committing(session, outbox))
+        commit = self._begin_commit(session)
+        if commit is None:
+            self._committed = True
+            return
         try:
             await asyncio.shield(commit)
         except asyncio.CancelledError:
@@ -263,12 +290,35 @@ class UnitOfWork:
                 raise
         self._committed = True
 
-    async def _committing(self, session: AsyncSession, outbox: Outbox) -> None:
-        plain = not self._read_only and self._isolation is None
-        engine = engine_for(self._database.session_factory) if plain else None
-        async with session:
-            if engine is None or not await outbox.commit_alone(engine, self._mark):
-                await session.commit()
+    def _begin_commit(self, session: AsyncSession | None) -> asyncio.Future[None] | None:
+        """Begin to commit: messages alone by the autocommit path; None if there is nothing."""
+        if session is not None and not session.in_transaction():
+            session.sync_session.close()  # it holds no connection
+            session = None
+        if session is None:
+            if not self._buffer.messages:
+                return None
+            plain = not self._read_only and self._isolation is None
+            engine = self._database.autocommit_engine() if plain else None
+            if engine is not None:
+                return GroupCommit.of(engine).commit(
+                    engine, self._buffer.take(), self._mark, notify=self._notify
+                )
+            session = self._begin_session()
+        return asyncio.ensure_future(_commit_session(session))
+
+
+async def _commit_session(session: AsyncSession) -> None:
+    async with session:
+        await session.commit()
+
+
+async def _roll_back(session: AsyncSession, error: BaseException) -> None:
+    """Leave the session: that rolls back and gives the connection back, even when cancelled."""
+    try:
+        await session.__aexit__(type(error), error, error.__traceback__)
+    except Exception as failure:  # noqa: BLE001 - the connection is lost: all is undone
+        _logger.warning("rollback failed: %s", failure)
 
 
 async def _ended(task: asyncio.Future[None], seconds: float) -> None:
@@ -349,7 +399,13 @@ def _may_try_again(error: BaseException, unit: object) -> bool:
 
 
 class UnitOfWorkFactory:
-    """Makes the units of work of one service; called, it makes one. Arguments as `UnitOfWork`."""
+    """Makes the units of work of one service; called, it makes one. Arguments as `UnitOfWork`.
+
+    >>> units = UnitOfWorkFactory(database, service="shop-service")
+    >>> async with units(read_only=True) as uow:
+    ...     await uow.repository(Order).count()
+    0
+    """
 
     def __init__(
         self,
@@ -360,11 +416,15 @@ class UnitOfWorkFactory:
         on_commit: Callable[[], None] | None = None,
         notify: bool = True,
     ) -> None:
-        self._database = database
         self._service = service
-        self._publishes = publishes
-        self._on_commit = on_commit
-        self._notify = notify
+        self._make = partial(
+            UnitOfWork,
+            database,
+            service=service,
+            publishes=publishes,
+            on_commit=on_commit,
+            notify=notify,
+        )
 
     def __call__(
         self,
@@ -374,16 +434,7 @@ class UnitOfWorkFactory:
         replica: bool = True,
     ) -> UnitOfWork:
         """Make a unit of work, not yet open."""
-        return UnitOfWork(
-            self._database,
-            service=self._service,
-            publishes=self._publishes,
-            on_commit=self._on_commit,
-            notify=self._notify,
-            read_only=read_only,
-            isolation=isolation,
-            replica=replica,
-        )
+        return self._make(read_only=read_only, isolation=isolation, replica=replica)
 
     async def run(
         self,
@@ -397,6 +448,14 @@ class UnitOfWorkFactory:
         """Do the work in a unit of work and commit it; again, as a whole, after a conflict.
 
         See `run_unit_of_work` for what is tried again.
+
+        >>> async def pay(uow: UnitOfWork) -> str:
+        ...     (order,) = await uow.repository(Order).insert_many(
+        ...         [{"number": "1001", "status": "paid", "total": Money(5, "EUR")}]
+        ...     )
+        ...     return order.status
+        >>> await units.run(pay, isolation="serializable")
+        'paid'
         """
         return await run_unit_of_work(
             lambda: self(read_only=read_only, isolation=isolation, replica=replica),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import asyncpg
 from sqlalchemy import URL
 
-from shared.database.engine.session_setup import OpenableConnection
+from shared.database.engine.first_statement import BatchingConnection
 from shared.database.engine.translation import translate_errors
 from shared.errors import DatabaseError
 
@@ -56,7 +56,7 @@ class Connector:
         password: the password, or a function (async or not) that returns it.
         application_name: shown in ``pg_stat_activity`` and PostgreSQL's log.
         session_settings: what each session starts with. A pooler in transaction mode has no
-            sessions; there each transaction is told (`tenancy.scopes.tell_tenants`).
+            sessions; there each transaction is told (`engine.transactions`).
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Connector:
             ssl=self._tls,
             server_settings=self._server_settings,
             statement_cache_size=0 if settings.pgbouncer else _STATEMENT_CACHE,
-            connection_class=OpenableConnection,
+            connection_class=BatchingConnection,
         )
 
     async def _ask_password(self) -> str | None:

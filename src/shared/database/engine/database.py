@@ -17,19 +17,15 @@ from sqlalchemy.util import greenlet_spawn
 
 from shared.config import ConfigError, Mistake, host_and_port
 from shared.database.engine.connector import Connector, password_from
-from shared.database.engine.open_transactions import (
-    CommitMark,
-    refuse_failed_commits,
-    warn_of_idle_transactions,
-)
-from shared.database.engine.pool import measure_pool, measured_pool, ping_after_rest
+from shared.database.engine.pool import measured_pool, watch_pool
 from shared.database.engine.replicas import Replica, Replicas, ReplicaStatus
-from shared.database.engine.routing import PooledSession, RoutedSession
-from shared.database.engine.session_setup import open_with_statements
+from shared.database.engine.session import RoutedSession
 from shared.database.engine.slow_queries import SlowQueries
+from shared.database.engine.statements import quoted_name
+from shared.database.engine.transactions import CommitMark, TransactionWatcher
 from shared.database.engine.translation import translate_errors
 from shared.database.tenancy.row_security import ROW_SECURITY, RowSecurity
-from shared.database.tenancy.scopes import tell_tenants
+from shared.database.tenancy.scopes import has_scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -53,6 +49,9 @@ class Database:
     carries the statement, lock and idle-in-transaction timeouts of the settings, and the
     application name, so that PostgreSQL itself ends what hangs and ``pg_stat_activity`` says whose
     it is.
+
+    >>> async with Database(settings, schema="shop") as shop:
+    ...     await shop.ping()
 
     Args:
         settings: where it is, who we are there, pool and timeouts.
@@ -84,10 +83,18 @@ class Database:
             ),
             connect=self.connect if settings.slow_query_plan else None,
         )
+        self._transactions = TransactionWatcher(
+            application_name,
+            settings=self._session_settings if settings.pgbouncer else {},
+            idle_warning_seconds=settings.idle_warning_seconds,
+            slow_queries=self._slow_queries,
+        )
         self.url = self._connector.url
         self._engines: list[tuple[AsyncEngine, Connector]] = []
         self._watchers: list[Callable[[Engine, str, int], None]] = []
         self.engine = self._pooled(self._connector, application_name)
+        autocommit = self.engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit_engine = None if settings.pgbouncer else autocommit
         self._system_engine: AsyncEngine | None = None
         self._replicas = Replicas(
             [self._replica(address) for address in settings.replicas], service=application_name
@@ -95,8 +102,11 @@ class Database:
         self.session_factory = async_sessionmaker(
             self.engine,
             expire_on_commit=False,
-            info={"cursor_secret": settings.cursor_secret},  # for the pages of repositories
-            sync_session_class=PooledSession if settings.pgbouncer else RoutedSession,
+            info={  # for repositories, which know the factory alone
+                "cursor_secret": settings.cursor_secret,
+                "autocommit_engine": self.autocommit_engine,
+            },
+            sync_session_class=RoutedSession,
             system_engine=self._enter_system,
         )
 
@@ -143,6 +153,14 @@ class Database:
             execution_options=options, replicas=self._replicas if standby else None
         )
 
+    def autocommit_engine(self) -> Engine | None:
+        """Return the engine whose statements commit by themselves: the autocommit path.
+
+        None where a transaction has to be told something first: the tenant of this task, or behind
+        a pooler its settings.
+        """
+        return None if has_scope() else self._autocommit_engine
+
     @asynccontextmanager
     async def transaction(
         self,
@@ -154,6 +172,11 @@ class Database:
         """Open a transaction of its own: committed at the end, rolled back on an error.
 
         Nothing joins it; for that, see `shared.delivery.UnitOfWork`. Arguments as of `session`.
+
+        >>> async with database.transaction() as session:
+        ...     session.add(Order(number="1001", total=Money(5, "EUR")))
+        >>> await orders.count(number="1001")
+        1
 
         Raises:
             DatabaseError: as `translate_errors`, which also guards the block.
@@ -213,7 +236,7 @@ class Database:
     def watch_engines(self, watch: Callable[[Engine, str, int], None]) -> None:
         """Call ``watch`` with each engine, its host and its port.
 
-        They are the primary's, those of the standbys, and that of the role across merchants as
+        They are the primary's, those of the standbys, and that of the role across tenants as
         soon as there is one: what listens to statements hears all of them.
         """
         self._watchers.append(watch)
@@ -221,7 +244,7 @@ class Database:
             watch(engine.sync_engine, connector.host, connector.port)
 
     def _enter_system(self) -> Engine:
-        """The engine of the role across merchants, made when it is first needed."""
+        """The engine of the role across tenants, made when it is first needed."""
         settings = self.settings
         if self._system_engine is None:
             if settings.system_user is None:
@@ -230,7 +253,7 @@ class Database:
                     [
                         Mistake(
                             "database.system_user",
-                            "not set: work across merchants needs a role with BYPASSRLS",
+                            "not set: work across tenants needs a role with BYPASSRLS",
                         )
                     ],
                 )
@@ -275,7 +298,7 @@ class Database:
     def _session_settings(self) -> dict[str, str]:
         settings = self.settings
         return {
-            "search_path": _quoted(self.schema),
+            "search_path": quoted_name(self.schema),
             "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
             "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
             "idle_in_transaction_session_timeout": _milliseconds(
@@ -295,18 +318,8 @@ class Database:
             pool_recycle=settings.pool_recycle_seconds,
             pool_timeout=settings.connect_timeout_seconds,
         )
-        measure_pool(engine, name, limit=settings.pool_size + settings.max_overflow)
-        ping_after_rest(engine)
-        tell_tenants(
-            engine.sync_engine, always=self._session_settings if settings.pgbouncer else {}
-        )
-        refuse_failed_commits(engine)
-        open_with_statements(engine.sync_engine)
-        if settings.idle_warning_seconds:
-            warn_of_idle_transactions(
-                engine, self.application_name, threshold_seconds=settings.idle_warning_seconds
-            )
-        self._slow_queries.watch(engine)
+        watch_pool(engine, name, limit=settings.pool_size + settings.max_overflow)
+        self._transactions.watch(engine.sync_engine)
         self._engines.append((engine, connector))
         for watch in self._watchers:
             watch(engine.sync_engine, connector.host, connector.port)
@@ -340,7 +353,7 @@ Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializabl
 def _isolation_level(isolation: str) -> str:
     if isolation not in get_args(Isolation):
         known = ", ".join(get_args(Isolation))
-        raise ValueError(f"no isolation {isolation!r}; there are {known}")
+        raise ValueError(f"{isolation!r} is not an isolation level; there are {known}")
     return isolation.upper()
 
 
@@ -354,7 +367,3 @@ def _json(value: object) -> str:
 
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from shared.context import current
-from shared.database.engine.statement_summary import summary_of
-from shared.database.engine.untracked import is_aside
+from shared.database.engine.statements import is_internal, summary_of
 from shared.tracing import record_span
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ _MAX_TEXT = 4096
 def trace_statements(database: Database, *, logged: bool = False) -> None:
     """Record a span for each statement that ``database`` runs in a trace from now on.
 
-    Statements outside of any trace, such as the relay's polling, have none; nor have those by
-    which the library tells PostgreSQL whose transaction it is. Those of standbys, and of work
-    across merchants, name the server they went to. Without this call nothing listens, and
+    Statements outside of any trace, such as the relay's polling, have none; nor have those of
+    session setup. Those of standbys, and of work
+    across tenants, name the server they went to. Without this call nothing listens, and
     statements cost what they did. A second call is not needed: it would record every statement
     twice.
 
@@ -67,7 +66,7 @@ def _trace(engine: Engine, place: Mapping[str, object], *, logged: bool) -> None
         context: ExecutionContext,
         _many: bool,
     ) -> None:
-        if not is_aside(context):
+        if not is_internal(context):
             context._glam_span = datetime.now(UTC), time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
 
     @event.listens_for(engine, "after_cursor_execute")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["measure_pool", "measured_pool", "ping_after_rest"]
+__all__ = ["measured_pool", "watch_pool"]
 
 _TRUSTED_SECONDS = 1.0
 
@@ -41,61 +41,46 @@ def measured_pool(service: str) -> type[AsyncAdaptedQueuePool]:
     return MeasuredPool
 
 
-def measure_pool(engine: AsyncEngine, service: str, *, limit: int) -> None:
-    """Count the connections of the engine's pool, idle and in use."""
+def watch_pool(engine: AsyncEngine, service: str, *, limit: int) -> None:
+    """Count the connections of the engine's pool, and let its pre-ping ask no more than it has to.
+
+    It asks only a connection that lay idle for a second, or that was closed. The question costs
+    three round trips, more than most statements. A connection that the server or the network closed
+    openly is known without asking: not by the driver, which hears of it when the event loop comes
+    to read, but by the kernel at once. One that was lost in silence was lost while it rested.
+    Any answer but yes has the connection replaced.
+    """
     idle = database_pool_connections.labels(service, "idle")
     in_use = database_pool_connections.labels(service, "in_use")
     database_pool_limit.labels(service).set(limit)
+    dialect = engine.sync_engine.dialect
+    ask = dialect.do_ping
+    errors = (dialect.loaded_dbapi.Error, OSError)
+    returned_at: dict[int, float] = {}
 
     def opened(*_: object) -> None:
         idle.inc()
 
-    def closed(*_: object) -> None:
+    def closed(connection: DBAPIConnection, *_: object) -> None:
         idle.dec()
+        returned_at.pop(id(connection), None)
 
     def taken(*_: object) -> None:
         idle.dec()
         in_use.inc()
 
     # A connection that broke in use is closed first and given back afterwards: it adds up.
-    def returned(*_: object) -> None:
+    def returned(connection: DBAPIConnection | None, *_: object) -> None:
         in_use.dec()
         idle.inc()
-
-    for name, count in {
-        "connect": opened,
-        "close": closed,
-        "checkout": taken,
-        "checkin": returned,
-    }.items():
-        event.listen(engine.sync_engine, name, count)
-
-
-def ping_after_rest(engine: AsyncEngine) -> None:
-    """Let the pool's pre-ping ask only a connection that lay idle for a second, or that was closed.
-
-    The question costs three journeys to the server, more than most statements. A connection that
-    the server or the network closed openly is known without asking: not by the driver, which hears
-    of it when the event loop comes to read, but by the kernel at once. One that was lost in silence
-    was lost while it rested. Whatever the answer is, if it is no yes the connection is replaced.
-    """
-    dialect = engine.sync_engine.dialect
-    ask = dialect.do_ping
-    errors = (dialect.loaded_dbapi.Error, OSError)
-    returned: dict[int, float] = {}
-
-    def note(connection: DBAPIConnection | None, _entry: object) -> None:
         if connection is not None:
-            returned[id(connection)] = time.monotonic()
-
-    def forget(connection: DBAPIConnection, *_: object) -> None:
-        returned.pop(id(connection), None)
+            returned_at[id(connection)] = time.monotonic()
 
     def do_ping(connection: DBAPIConnection) -> bool:
         driver: asyncpg.Connection[asyncpg.Record] = connection.driver_connection
         if driver.is_closed():
             return False
-        since = returned.get(id(connection))
+        since = returned_at.get(id(connection))
         if since is not None and time.monotonic() - since < _TRUSTED_SECONDS and _is_quiet(driver):
             return True
         # SQLAlchemy would raise what it takes for no disconnection, such as the server's farewell
@@ -105,8 +90,10 @@ def ping_after_rest(engine: AsyncEngine) -> None:
         except errors:
             return False
 
-    event.listen(engine.sync_engine, "checkin", note)
-    event.listen(engine.sync_engine, "close", forget)
+    event.listen(engine.sync_engine, "connect", opened)
+    event.listen(engine.sync_engine, "close", closed)
+    event.listen(engine.sync_engine, "checkout", taken)
+    event.listen(engine.sync_engine, "checkin", returned)
     vars(dialect)["do_ping"] = do_ping
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.database.engine.untracked import ASIDE
+from shared.database.engine.statements import INTERNAL
 from shared.errors import GlamBaseError
 from shared.metrics import database_replica_lag_seconds, database_replica_reads_total
 
@@ -35,7 +35,7 @@ SELECT CASE
   WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
     AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE pid IS NOT NULL) THEN 0
   ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'Infinity')
-END::float""").execution_options(**ASIDE)
+END::float""").execution_options(**INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Replica:
             ReplicaStatus(
                 self.status.host,
                 usable=usable,
-                # Infinity is no JSON: it has replayed nothing, so there is no saying.
+                # Infinity is not JSON: it has replayed nothing, so nobody can say.
                 lag_seconds=None if lag is None or lag == inf else round(lag, 3),
                 error=error,
             ),

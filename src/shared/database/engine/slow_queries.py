@@ -8,19 +8,13 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import event
-
 from shared.context import current
-from shared.database.engine.untracked import is_aside
 from shared.metrics import database_slow_queries_total
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import asyncpg
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import ExecutionContext
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     Connect = Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]]
 
@@ -56,16 +50,11 @@ class SlowQueries:
     def __init__(
         self, service: str, *, threshold_seconds: float, connect: Connect | None = None
     ) -> None:
-        self._threshold_seconds = threshold_seconds
+        self.threshold_seconds = threshold_seconds
         self._connect = connect
         self._counter = database_slow_queries_total.labels(service)
         self._explained: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
-
-    def watch(self, engine: AsyncEngine) -> None:
-        """Listen to the statements of an engine."""
-        event.listen(engine.sync_engine, "before_cursor_execute", self._began)
-        event.listen(engine.sync_engine, "after_cursor_execute", self._ended)
 
     async def close(self) -> None:
         """Give up the plan that is asked for."""
@@ -73,35 +62,14 @@ class SlowQueries:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    @staticmethod
-    def _began(
-        _connection: Connection,
-        _cursor: object,
-        _statement: str,
-        _parameters: object,
-        context: ExecutionContext,
-        _many: bool,
-    ) -> None:
-        context._glam_started = time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
-
-    def _ended(
-        self,
-        _connection: Connection,
-        _cursor: object,
-        statement: str,
-        parameters: object,
-        context: ExecutionContext,
-        many: bool,
-    ) -> None:
-        seconds = time.perf_counter() - context._glam_started  # type: ignore[attr-defined] # noqa: SLF001
-        if seconds < self._threshold_seconds or is_aside(context):
-            return
+    def record(self, statement: str, parameters: object, seconds: float) -> None:
+        """Log a statement that took so long; ``parameters`` are None for several of one kind."""
         self._counter.inc()
         _logger.warning(
             "slow statement",
             extra={"statement": statement, "duration_ms": round(seconds * 1000, 3)},
         )
-        if self._connect is not None and not many and isinstance(parameters, tuple):
+        if self._connect is not None and isinstance(parameters, tuple):
             self._request_plan(statement, parameters)
 
     def _request_plan(self, statement: str, parameters: tuple[object, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The gate between the drivers' errors and ours."""
+"""Error translation: what the drivers raise, as errors of `shared.errors`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from sqlalchemy import exc as sa
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
-from shared.database.engine.open_transactions import FailedTransactionError
-from shared.database.tenancy.scopes import NO_TENANT, TenantRequiredError
+from shared.database.engine.transactions import FailedTransactionError
+from shared.database.tenancy.row_security import NO_TENANT
+from shared.database.tenancy.scopes import TenantRequiredError
 from shared.errors import ConflictError, DatabaseError, GlamBaseError, ValidationError
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def _of_driver(
         return _of_integrity(error, state, known)
     if state == NO_TENANT:
         return TenantRequiredError(
-            f"{_first_line(error)}: bind the merchant with tenant_scope(merchant_id), or say "
-            "system_scope(reason) for work across merchants",
+            f"{_first_line(error)}: bind the tenant with tenant_scope(tenant_id), or say "
+            "system_scope(reason) for work across tenants",
             error_code=state,
         )
     if state == _IN_FAILED_TRANSACTION:
@@ -134,7 +135,7 @@ def _of_driver(
             error_code=state,
         )
     if state == _CARDINALITY_VIOLATION:
-        return ValidationError("two of the rows are the same row", error_code=state)
+        return ValidationError("two of the rows have the same key", error_code=state)
     if kind == _DATA_CLASS or isinstance(error, asyncpg.DataError):
         column: str | None = getattr(error, "column_name", None)
         return ValidationError("a value does not fit its column", field=column, error_code=state)

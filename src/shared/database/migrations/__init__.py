@@ -10,8 +10,8 @@ from shared.database.migrations.migrate import migrate
 from shared.legacy.table import names_of_first_design
 
 if TYPE_CHECKING:
-    from shared.database.migrations.files import MigrationError
-    from shared.database.migrations.runner import Migrations, Revision
+    from shared.database.migrations.errors import MigrationError
+    from shared.database.migrations.migrations import Migrations, Revision
     from shared.legacy.database.migrations import (
         MigrationManager,
         create_alembic_env_template,
@@ -30,8 +30,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         **names_of_first_design(__name__),
-        "MigrationError": "shared.database.migrations.files",
-        "Migrations": "shared.database.migrations.runner",
-        "Revision": "shared.database.migrations.runner",
+        "MigrationError": "shared.database.migrations.errors",
+        "Migrations": "shared.database.migrations.migrations",
+        "Revision": "shared.database.migrations.migrations",
     },
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.database.migrations.files import MigrationError
 from shared.errors import GlamBaseError
 
 if TYPE_CHECKING:
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import MetaData
 
-    from shared.database.migrations.runner import Migrations
+    from shared.database.migrations.migrations import Migrations
 
 __all__ = ["check_migrations"]
 
@@ -42,13 +41,7 @@ async def check_migrations(
             compile, a schema at an unknown revision.
         DatabaseError: the database is away.
     """
-    heads = migrations.heads()
-    if len(heads) > 1:
-        first, *others = sorted(heads)
-        raise MigrationError(
-            f"{migrations.folder} has {len(heads)} newest revisions, {', '.join(sorted(heads))}: "
-            f'let {" and ".join(others)} follow: down_revision = "{first}"'
-        )
+    migrations.newest()
     pending = await migrations.pending()
     problems = [str(finding) for finding in await migrations.lint(None if everything else pending)]
     schema = migrations.database.schema

@@ -1,25 +1,50 @@
-"""Differences of models and schema in words, and which statements lose rows."""
+"""Differences of models and schema, in words."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from shared.database.migrations.model_operations import missing_operations
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection
 
-__all__ = ["flattened", "loses_rows", "told"]
+    from sqlalchemy import Connection, MetaData
+
+__all__ = ["differences", "only_tables"]
 
 
-def flattened(differences: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Alembic's differences one by one: it keeps those of one column in a list of their own."""
+def differences(
+    connection: Connection, schema: str, metadata: MetaData, tables: Collection[str]
+) -> list[str]:
+    """Return what the models say of these tables and the schema does not, a line each."""
+    context = MigrationContext.configure(
+        connection,
+        opts={"include_object": only_tables(tables), "version_table_schema": schema},
+    )
     found: list[tuple[Any, ...]] = []
-    for difference in differences:
+    for difference in compare_metadata(context, metadata):
+        # Alembic keeps those of one column in a list of their own.
         found += difference if isinstance(difference, list) else [difference]
-    return found
+    absent = {table.name for kind, table, *_ in found if kind == "add_table"}
+    lacking = missing_operations(connection, schema, metadata, {*tables} - absent)
+    return [_told(difference) for difference in found] + lacking
 
 
-def told(difference: tuple[Any, ...]) -> str:
+def only_tables(tables: Collection[str]) -> Callable[..., bool]:
+    """Tell Alembic to leave tables alone that no model of the service names."""
+
+    def include(item: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:
+        del item, reflected, other
+        return not (kind == "table" and name not in tables)
+
+    return include
+
+
+def _told(difference: tuple[Any, ...]) -> str:
     """Say a difference of Alembic's in words: what the models have, then what the schema has."""
     kind, *rest = difference
     if kind in {"add_table", "remove_table"}:
@@ -44,16 +69,3 @@ def told(difference: tuple[Any, ...]) -> str:
         what = {"fk": "foreign key", "constraint": "constraint"}.get(what, what)
         return f"{what} {name} of {getattr(table, 'name', None)} ({columns}) {missing}"
     return str(difference)
-
-
-def loses_rows(tokens: tuple[str, ...]) -> bool:
-    """Whether a statement drops a table or column, or deletes rows."""
-    start = tokens[:2]
-    if start in {("drop", "table"), ("drop", "schema"), ("delete", "from")}:
-        return True
-    if tokens[:1] == ("truncate",):
-        return True
-    return start == ("alter", "table") and any(
-        word == "drop" and following not in {"constraint", "default", "not", "identity"}
-        for word, following in pairwise(tokens)
-    )

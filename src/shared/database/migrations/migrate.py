@@ -6,19 +6,19 @@ which takes longer to load than all else that a start does with the database.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import column, select, table, text
 
 from shared.database.engine.translation import translate_errors
-from shared.database.migrations.source import newest_revision
+from shared.database.migrations.revision_files import newest_revision, revisions_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.database.engine.database import Database
 
-__all__ = ["migrate", "revisions_folder"]
+__all__ = ["migrate"]
 
 _VERSIONS = "alembic_version"  # Alembic's own name for its table
 
@@ -28,6 +28,10 @@ async def migrate(database: Database, *, migrations: Path | str) -> str:
 
     Any number of replicas may call this at the same time: one works, the others wait and then
     find nothing to do.
+
+    >>> async with Database(settings, schema="billing") as billing:
+    ...     await migrate(billing, migrations="shared.delivery.migrations")
+    '0003'
 
     Args:
         database: whose ``schema`` is migrated; ``alembic_version`` lives there as well.
@@ -44,23 +48,13 @@ async def migrate(database: Database, *, migrations: Path | str) -> str:
     newest = newest_revision(revisions_folder(migrations))
     if newest is not None and await _revisions_of(database) == [newest]:
         return newest
-    from shared.database.migrations.runner import Migrations  # noqa: PLC0415 - brings Alembic
+    from shared.database.migrations.migrations import Migrations  # noqa: PLC0415 - brings Alembic
 
     return await Migrations(database, migrations).upgrade()
 
 
-def revisions_folder(migrations: Path | str) -> Path:
-    """Return the folder that holds the revision files.
-
-    Raises:
-        FileNotFoundError: no such folder or package.
-    """
-    folder = _root(migrations)
-    return folder / "versions" if (folder / "versions").is_dir() else folder
-
-
 async def _revisions_of(database: Database) -> list[str]:
-    """Return what Alembic has noted in the schema; nothing where there is no note of its."""
+    """Return what Alembic has noted in the schema; nothing where it has noted none."""
     versions = table(_VERSIONS, column("version_num"), schema=database.schema)
     # Asked first: a statement on a table that is not there is an error in the server's log.
     exists = text(
@@ -72,18 +66,3 @@ async def _revisions_of(database: Database) -> list[str]:
             if not await connection.scalar(exists, {"schema": database.schema, "name": _VERSIONS}):
                 return []
             return list(await connection.scalars(select(versions.c.version_num)))
-
-
-def _root(migrations: Path | str) -> Path:
-    if isinstance(migrations, Path) or "/" in migrations:
-        folder = Path(migrations)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder of migrations at {folder}")
-        return folder.absolute()
-    try:
-        spec = find_spec(migrations)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"no package of migrations named {migrations}")
-    return Path(next(iter(spec.submodule_search_locations)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["Reader", "Statement", "split_statements"]
 
@@ -38,6 +39,19 @@ class Statement:
     def reader(self) -> Reader:
         """A reader at the first word."""
         return Reader(self.tokens)
+
+    @property
+    def loses_rows(self) -> bool:
+        """Whether it drops a table or column, or deletes rows."""
+        start = self.tokens[:2]
+        if start in {("drop", "table"), ("drop", "schema"), ("delete", "from")}:
+            return True
+        if self.tokens[:1] == ("truncate",):
+            return True
+        return start == ("alter", "table") and any(
+            word == "drop" and following not in {"constraint", "default", "not", "identity"}
+            for word, following in pairwise(self.tokens)
+        )
 
 
 def split_statements(sql: str) -> list[Statement]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.database.engine.database import Database
-from shared.database.migrations.files import MigrationError
-from shared.database.migrations.runner import Migrations
+from shared.database.migrations.errors import MigrationError
+from shared.database.migrations.migrations import Migrations
 from shared.database.migrations.sql_statement import split_statements
 
 if TYPE_CHECKING:

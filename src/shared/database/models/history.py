@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Table, event, text
 
 from shared.context import current
-from shared.database.engine.untracked import ASIDE
+from shared.database.engine.statements import INTERNAL, quoted_text
 from shared.errors.details import json_safe
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ FOR EACH ROW EXECUTE FUNCTION {schema}keep_history({key})"""
 _TELL = text(
     "SELECT set_config('glam.user_id', :user_id, true),"
     " set_config('glam.trace_id', :trace_id, true)"
-).execution_options(**ASIDE)
+).execution_options(**INTERNAL)
 
 
 _TOLD = "glam.author"  # in `Connection.info`
@@ -98,6 +98,19 @@ class HistoryMixin:
     the session or by a `Repository`. What is only written by hand, as SQL, is kept without them;
     TRUNCATE is not kept. ``create_all`` makes the table and the trigger; a migration calls
     `create_history`. `Repository.history_of` reads it.
+
+    >>> class Account(Base, UUIDv7Mixin, HistoryMixin):
+    ...     __tablename__ = "accounts"
+    ...     balance: Mapped[int]
+    >>> async with database.engine.begin() as connection:
+    ...     await connection.run_sync(Account.metadata.create_all)
+    >>> accounts = Repository(Account, database.session_factory)
+    >>> account = await accounts.save(Account(balance=1))
+    >>> _ = await accounts.update_many({"balance": 2}, id=account.id)
+    >>> for change in await accounts.history_of(account.id):
+    ...     print(change.operation, change.after["balance"])
+    update 2
+    insert 1
     """
 
 
@@ -126,7 +139,7 @@ def _add_history(table: Table, connection: Connection, **_: object) -> None:
 def create_history(op: Any, table: str, *, key: Sequence[str] = ("id",)) -> None:
     """Let a migration keep the history of ``table`` from now on, in ``<table>_history``.
 
-    Of a table of merchants, `isolate_merchants` comes after it, and isolates both.
+    Of a table of tenants, `isolate_merchants` comes after it, and isolates both.
 
     Args:
         op: ``alembic.op``.
@@ -169,7 +182,7 @@ async def changes_of(
         f" FROM {schema}{quote(f'{table.name}_history')} WHERE key = CAST(:key AS jsonb)"
     )
     if scope.merchant_id is not None:
-        # Neither what it was before it came to this merchant, nor after it left.
+        # Neither what it was before it came to this tenant, nor after it left.
         query += (
             " AND coalesce(before ->> 'merchant_id', :merchant) = :merchant"
             " AND coalesce(after ->> 'merchant_id', :merchant) = :merchant"
@@ -205,6 +218,6 @@ def _statements(
         "schema": schema,
         "table": schema + preparer.quote(table),
         "history": schema + preparer.quote(f"{table}_history"),
-        "key": ", ".join("'" + name.replace("'", "''") + "'" for name in key),
+        "key": ", ".join(map(quoted_text, key)),
     }
     return [part.format(**names) for part in (_FUNCTION, _TABLE, _INDEX, _TRIGGER)]

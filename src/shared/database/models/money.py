@@ -49,6 +49,13 @@ class Money:
     appears or vanishes unseen. In JSON it is ``{"amount": "12.50", "currency": "EUR"}``; in a table
     two columns: `money_column`.
 
+    >>> Money("12.50", "EUR") + Money("7.50", "EUR")
+    Money(amount=Decimal('20.00'), currency='EUR')
+    >>> [str(part) for part in Money("10.00", "EUR").split(1, 1, 1)]
+    ['3.34 EUR', '3.33 EUR', '3.33 EUR']
+    >>> Money("0.005", "EUR")
+    ValidationError: EUR has 2 decimals: round first, with Money.rounded()
+
     Args:
         amount: a Decimal, an int, or text such as ``"12.50"``; never a float, which is not exact.
         currency: ISO 4217's letters, such as ``EUR``.
@@ -63,7 +70,7 @@ class Money:
     def __init__(self, amount: Decimal | int | str, currency: str) -> None:
         if currency not in _CURRENCIES:
             raise ValidationError(
-                f"{currency!r} is no currency of ISO 4217", field="currency", value=currency
+                f"{currency!r} is not an ISO 4217 currency", field="currency", value=currency
             )
         exact = _decimal(amount).quantize(_unit(currency), rounding=ROUND_DOWN)
         if exact != _decimal(amount):
@@ -109,7 +116,7 @@ class Money:
         """
         total = sum(weights)
         if total <= 0 or min(weights) < 0:
-            raise ValueError("weights are not negative, and one is positive")
+            raise ValueError(f"weights must not be negative, and one must be positive: {weights}")
         units = abs(self.minor_units)
         shares = [units * weight // total for weight in weights]
         for n, weight in enumerate(weights):
@@ -207,6 +214,12 @@ def money_column(name: str, *, nullable: bool = False, digits: int = 19) -> Comp
     ``price: Mapped[Money] = money_column("price")``. Filters and orders by the two columns; two
     attributes of these names are there as well. With ``nullable`` both are NULL or none is.
 
+    >>> class Article(Base, UUIDv7Mixin):
+    ...     __tablename__ = "articles"
+    ...     price: Mapped[Money] = money_column("price")
+    >>> [column.name for column in Article.__table__.columns]
+    ['id', 'price_amount', 'price_currency']
+
     Args:
         name: of the attribute.
         nullable: whether there may be none: ``Mapped[Money | None]``.
@@ -251,7 +264,7 @@ def _unit(currency: str) -> Decimal:
 def _decimal(amount: object) -> Decimal:
     if isinstance(amount, bool) or not isinstance(amount, Decimal | int | str):
         raise ValidationError(
-            f"an amount is a Decimal, an int or text, and {amount!r} is a {type(amount).__name__}",
+            f"{amount!r} is a {type(amount).__name__}: an amount is a Decimal, an int or text",
             field="amount",
         )
     try:
@@ -259,5 +272,5 @@ def _decimal(amount: object) -> Decimal:
     except InvalidOperation:
         exact = Decimal("NaN")
     if not exact.is_finite():
-        raise ValidationError(f"{amount!r} is no amount", field="amount", value=str(amount))
+        raise ValidationError(f"{amount!r} is not an amount", field="amount", value=str(amount))
     return exact

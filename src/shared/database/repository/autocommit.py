@@ -1,11 +1,11 @@
-"""One statement that is a transaction of its own: the short way of `Repository`.
+"""The autocommit path of `Repository`: one statement that is a transaction of its own.
 
 A row that is read by its key or inserted outside of a unit of work needs no session: one statement
-commits by itself in PostgreSQL, so BEGIN and COMMIT, two of three journeys to the server, and the
-bookkeeping of a session are spared. What comes out is what the session would have handed out: an
-instance that is detached.
+commits by itself in PostgreSQL, so BEGIN and COMMIT, two of three round trips, and the bookkeeping
+of a session are spared. What comes out is what the session would have handed out: an instance that
+is detached.
 
-The short way is taken only where nobody could tell the difference; `Shortcut.to` says where.
+The path is taken only where nobody could tell the difference; `AutocommitPath.of` says where.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import async_sessionmaker
     from sqlalchemy.orm import Mapper
 
-__all__ = ["Shortcut", "engine_for"]
+__all__ = ["AutocommitPath", "autocommit_engine_of"]
 
 T = TypeVar("T", bound=Base)
 
-_by_model: dict[type[Base], Shortcut[Any] | None] = {}
+_by_model: dict[type[Base], AutocommitPath[Any] | None] = {}
 _autocommitting: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
 
 
-class Shortcut(Generic[T]):
+class AutocommitPath(Generic[T]):
     """The statements of one model, made once."""
 
     def __init__(self, mapper: Mapper[T], table: Table) -> None:
@@ -59,8 +59,8 @@ class Shortcut(Generic[T]):
         self._insert = insert(table).returning(*columns)
 
     @staticmethod
-    def to(model: type[T]) -> Shortcut[T] | None:
-        """Return the short way for this model; None if it has to go through a session.
+    def of(model: type[T]) -> AutocommitPath[T] | None:
+        """Return the path for this model; None if it has to go through a session.
 
         It has when loading or inserting a row means more than its columns: relationships, which a
         session cascades to or loads, inheritance, columns that are deferred or computed, several
@@ -70,7 +70,7 @@ class Shortcut(Generic[T]):
         if model not in _by_model:
             mapper = inspect(model)
             _by_model[model] = (
-                Shortcut(mapper, mapper.local_table)
+                AutocommitPath(mapper, mapper.local_table)
                 if isinstance(mapper.local_table, Table) and _is_plain(mapper)
                 else None
             )
@@ -110,24 +110,27 @@ class Shortcut(Generic[T]):
         state._commit_all(values)  # noqa: SLF001
 
 
-def engine_for(session_factory: async_sessionmaker[AsyncSession]) -> Engine | None:
+def autocommit_engine_of(session_factory: async_sessionmaker[AsyncSession]) -> Engine | None:
     """Return the engine whose statements commit by themselves; None to go through a session.
 
-    None, too, when the factory makes sessions of another kind, and when the kind says that it has
-    something to do before the first statement, such as naming the tenant to PostgreSQL.
+    None, too, when the factory makes sessions of another kind, when somebody listens to what its
+    sessions do, and when `Database.autocommit_engine` says so.
     """
     settings = getattr(session_factory, "kw", {})
     engine = settings.get("bind")
     kind = settings.get("sync_session_class", Session)
-    may_be_passed_by = getattr(kind, "may_be_passed_by", None)
+    of_database = (settings.get("info") or {}).get("autocommit_engine")
     if (
         not isinstance(engine, AsyncEngine)
         or not issubclass(AsyncSession, session_factory.class_)
-        or not (kind is Session or (may_be_passed_by is not None and may_be_passed_by()))
+        or not (kind is Session or of_database is not None)
         or any(settings.get(name) for name in ("binds", "twophase", "replicas"))
         or _has_listeners(kind)
     ):
         return None
+    if of_database is not None:
+        found: Engine | None = of_database()
+        return found
     sync_engine = engine.sync_engine
     if sync_engine not in _autocommitting:
         _autocommitting[sync_engine] = sync_engine.execution_options(isolation_level="AUTOCOMMIT")

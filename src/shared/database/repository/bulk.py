@@ -260,7 +260,7 @@ async def upsert_rows(
         if len(found) < len(order) and when is None:
             raise ConflictError(
                 f"{len(order) - len(found)} of the rows exist already in "
-                f"{_table(model).name}, and are not to be changed by this: another merchant's, or "
+                f"{_table(model).name}, and are not to be changed by this: another tenant's, or "
                 "of another version",
                 conflicting_resource=_table(model).name,
                 columns=keys,
@@ -471,16 +471,16 @@ async def delete_rows(
 def _values_of(
     scope: Scope[Any], row: Row, *, changing: bool = False, identified: bool = False
 ) -> Values:
-    """Return the columns that a row gives, by attribute; of the scope's merchant, if it has one.
+    """Return the columns that a row gives, by attribute; of the scope's tenant, if it has one.
 
     Raises:
         ValidationError: an unknown column, a primary key missing where one is needed, a row of
-            another merchant.
+            another tenant.
     """
     mapper = scope.mapper
     if isinstance(row, Base):
         if not isinstance(row, scope.model):
-            raise TypeError(f"a {type(row).__name__} is no {scope.model.__name__}")
+            raise TypeError(f"a {type(row).__name__} is not a {scope.model.__name__}")
         state = inspect(row)
         given = {key: state.dict[key] for key in mapper.column_attrs.keys() if key in state.dict}  # noqa: SIM118
         given |= _composed(scope.model, state.dict)
@@ -491,7 +491,7 @@ def _values_of(
             attribute_of(scope.model, name)
         given = {name: value for name, value in row.items() if name not in mapper.composites}
         given |= _composed(scope.model, row)
-    _own_merchant(scope, given, fill=not changing and not identified)
+    _own_tenant(scope, given, fill=not changing and not identified)
     if identified:
         for column in mapper.primary_key:
             key = mapper.get_property_by_column(column).key
@@ -505,7 +505,7 @@ def _plain_names(mapper: Mapper[Any]) -> frozenset[str]:
     return frozenset(mapper.column_attrs.keys())
 
 
-def _own_merchant(scope: Scope[Any], given: Values, *, fill: bool) -> None:
+def _own_tenant(scope: Scope[Any], given: Values, *, fill: bool) -> None:
     if scope.merchant_id is None:
         return
     if given.get("merchant_id") is None and (fill or "merchant_id" not in given):

@@ -46,7 +46,7 @@ class Where:
         """Return the SQL expression for rows of ``model``.
 
         Raises:
-            ValidationError: the model has no such column, or the value is none to compare with.
+            ValidationError: the model has no such column, or the value cannot be compared with.
         """
         conditions = [_condition(model, name, value) for name, value in self.filters.items()]
         conditions += [part.on(model) for part in self.parts]
@@ -86,6 +86,13 @@ def where(**filters: Any) -> Where:
 
     Nothing is checked before the model is known, so a wrong name is a ValidationError of the method
     that is given this.
+
+    >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+    >>> _ = await orders.insert_many(rows)
+    >>> await orders.count(where(total_amount__between=(1, 2)) & ~where(number="2"))
+    1
+    >>> await orders.count(where(numbr="2"))
+    ValidationError: Order has no column numbr: did you mean number?
     """
     return Where(filters)
 
@@ -112,7 +119,7 @@ def _condition(model: type[Base], name: str, value: Any) -> ColumnElement[bool]:
         return _COMPARISONS[comparison](_Operand(attribute_of(model, column_name), name), value)
     if column_name and column_name in inspect(model).column_attrs:
         known = ", ".join(sorted(_COMPARISONS))
-        raise ValidationError(f"no comparison {comparison}: there are {known}", field=name)
+        raise ValidationError(f"{comparison!r} is not a comparison; there are {known}", field=name)
     return _equal(_Operand(attribute_of(model, name), name), value)
 
 

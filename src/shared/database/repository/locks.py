@@ -35,7 +35,7 @@ class RowLock:
 
     def __post_init__(self) -> None:
         if self.nowait and self.skip_locked:
-            raise ValueError("a lock that is not free is skipped or refused: not both")
+            raise ValueError("nowait and skip_locked exclude each other")
 
     def on(self, query: Select[Any], model: type[Base]) -> Select[Any]:
         """Return the query with the rows of ``model`` locked, and of nothing it joins."""

@@ -77,6 +77,14 @@ class KeysetPage(Generic[T]):
     The cursors are places between rows: rows that are inserted or deleted meanwhile neither shift
     what follows nor show a row twice. A cursor is text for a URL, which the caller can read but not
     change.
+
+    >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+    >>> _ = await orders.insert_many(rows)
+    >>> page = await orders.page_by_key(order_by="number", limit=2)
+    >>> [order.number for order in page.items], page.has_more
+    (['0', '1'], True)
+    >>> page.links("https://shop.example/orders?limit=2")["first"]
+    'https://shop.example/orders?limit=2'
     """
 
     items: list[T]
@@ -165,7 +173,7 @@ class CursorSigner:
     def __init__(self, secret: str) -> None:
         key = secret.encode()
         if len(key) < _MIN_SECRET_BYTES:
-            raise ValueError(f"a secret for cursors has at least {_MIN_SECRET_BYTES} bytes")
+            raise ValueError(f"a cursor secret must have at least {_MIN_SECRET_BYTES} bytes")
         # A key of its own, should the secret serve other ends as well.
         self._key = hmac.digest(key, b"shared.database cursor 1", hashlib.sha256)
 

@@ -11,10 +11,10 @@ from sqlalchemy import Select, and_, exists, func, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.base import Base, MerchantMixin, SoftDeleteMixin
-from shared.database.engine.current import current_session
+from shared.database.engine.session import current_session
 from shared.database.engine.translation import translate_errors
 from shared.database.models.history import Change, changes_of
-from shared.database.repository.autocommit import Shortcut, engine_for
+from shared.database.repository.autocommit import AutocommitPath, autocommit_engine_of
 from shared.database.repository.bulk import (
     copy_rows,
     delete_rows,
@@ -75,12 +75,17 @@ class Repository(Generic[T]):
     Relationships are loaded when asked for: ``load=[selectinload(Order.lines)]``. Of rows in lists
     the others raise an error that says so, instead of one query for each row.
 
+    >>> orders = Repository(Order, database.session_factory)
+    >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+    >>> await orders.exists(status="new", total_amount__gte=10)
+    True
+
     Args:
         model: the mapped class.
         session_factory: makes the sessions used outside of a unit of work.
         session: work in this session, which somebody else commits, whatever is open.
-        merchant_id: see and write the rows of this merchant only; for models with
-            `MerchantMixin`. A new row that names no merchant gets this one.
+        merchant_id: see and write the rows of this tenant only; for models with
+            `MerchantMixin`. A new row that names none gets this one.
         cursor_secret: signs the cursors of `page_by_key`; by default that of the settings.
 
     Raises (every method):
@@ -109,18 +114,19 @@ class Repository(Generic[T]):
     # -- one row -----------------------------------------------------------------------------
 
     async def save(self, instance: T) -> T:
-        """Add a new row; return it with what the database filled in."""
-        await self._claim_for_merchant(instance)
+        """Add a new row; return it with what the database filled in.
+
+        >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+        >>> order.status, order.version
+        ('new', 1)
+        """
+        await self._claim_for_tenant(instance)
         engine = self._alone()
         if engine is not None:
-            shortcut = Shortcut.to(self.model)
-            if (
-                shortcut is not None
-                and type(instance) is self.model
-                and inspect(instance).transient
-            ):
+            path = AutocommitPath.of(self.model)
+            if path is not None and type(instance) is self.model and inspect(instance).transient:
                 with translate_errors(self.model.__name__, table=self.model.__table__):
-                    return await shortcut.insert(engine, instance)
+                    return await path.insert(engine, instance)
         async with self._work() as session:
             session.add(instance)
             await session.flush()
@@ -134,7 +140,7 @@ class Repository(Generic[T]):
         """
         identity = tuple(self._scope.mapper.primary_key_from_instance(instance))
         async with self._work() as session:
-            await self._claim_for_merchant(instance, session)
+            await self._claim_for_tenant(instance, session)
             if self._scope.merchant_id is not None and None not in identity:
                 self._scope.refuse_foreign(await session.get(self.model, identity))
             merged = await session.merge(instance)
@@ -196,10 +202,10 @@ class Repository(Generic[T]):
         """
         identity = self._scope.identity(id)
         engine = None if load or lock is not None else self._alone()
-        shortcut = Shortcut.to(self.model) if engine is not None else None
-        if engine is not None and shortcut is not None:
+        path = AutocommitPath.of(self.model) if engine is not None else None
+        if engine is not None and path is not None:
             with translate_errors(self.model.__name__, table=self.model.__table__):
-                row = await shortcut.find(engine, identity, include_deleted=include_deleted)
+                row = await path.find(engine, identity, include_deleted=include_deleted)
             return None if row is None or self._scope.foreign(row) else row
         query = select(self.model).where(*self._key_is(identity))
         query = query.where(*self._scope.own(include_deleted=include_deleted))
@@ -217,6 +223,12 @@ class Repository(Generic[T]):
         lock: RowLock | None = None,
     ) -> T:
         """Return the row with this primary key; arguments as `find_by_id`.
+
+        >>> order = await orders.save(Order(number="1001", total=Money("12.50", "EUR")))
+        >>> (await orders.get(order.id)).number
+        '1001'
+        >>> await orders.get("0192f0c1-2a00-7000-8000-000000000001")
+        NotFoundError: no Order 0192f0c1-2a00-7000-8000-000000000001
 
         Raises:
             NotFoundError: there is none.
@@ -269,6 +281,14 @@ class Repository(Generic[T]):
         **filters: Any,
     ) -> builtins.list[T]:
         """Return the rows that match, in a definite order.
+
+        >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+        >>> _ = await orders.insert_many(rows)
+        >>> found = await orders.find_all(
+        ...     where(number="0") | where(total_amount__gt=1), order_by="-number"
+        ... )
+        >>> [order.number for order in found]
+        ['2', '0']
 
         Args:
             *given: conditions; see the class.
@@ -372,7 +392,7 @@ class Repository(Generic[T]):
             **filters: see `where`.
         """
         if page < 1:
-            raise ValidationError("pages count from 1", field="page", value=page)
+            raise ValidationError("page must be 1 or more", field="page", value=page)
         _fits_a_page(limit)
         query = self._query(given, filters, include_deleted=include_deleted, load=load)
         query = query.order_by(*ordering(self._scope.order(order_by)))
@@ -393,6 +413,13 @@ class Repository(Generic[T]):
     ) -> KeysetPage[T]:
         """Return the page at a cursor; each costs the same, however far it is.
 
+        >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
+        >>> _ = await orders.insert_many(rows)
+        >>> page = await orders.page_by_key(order_by="number", limit=2)
+        >>> page = await orders.page_by_key(order_by="number", limit=2, cursor=page.next)
+        >>> [order.number for order in page.items], page.has_more
+        (['2'], False)
+
         Args:
             *given: conditions; see the class.
             cursor: ``next`` or ``previous`` of another page; None for the first.
@@ -404,7 +431,7 @@ class Repository(Generic[T]):
             **filters: see `where`.
 
         Raises:
-            ValidationError: the cursor was changed, or made for another list, merchant or order.
+            ValidationError: the cursor was changed, or made for another list, tenant or order.
             RuntimeError: no secret to sign cursors with.
         """
         _fits_a_page(limit)
@@ -451,6 +478,13 @@ class Repository(Generic[T]):
         ``FOR UPDATE SKIP LOCKED``: workers neither wait for one another nor get the same row. What
         is done with a row (and its new state, so that it matches no more) commits with the claim;
         a worker that dies gives its rows back.
+
+        >>> _ = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+        >>> async with units() as uow:
+        ...     for order in await uow.repository(Order).claim(10, status="new"):
+        ...         order.status = "sent"
+        >>> await orders.count(status="sent")
+        1
 
         Args:
             limit: at most so many.
@@ -506,7 +540,7 @@ class Repository(Generic[T]):
 
         It is the fastest way in, and returns no rows. Types, defaults and constraints are those of
         `insert_many`, but for defaults that are SQL expressions of the model: these must be given.
-        On a table of isolated merchants, where PostgreSQL refuses COPY, the rows are copied into a
+        On a table of isolated tenants, where PostgreSQL refuses COPY, the rows are copied into a
         temporary table and inserted from there, each judged by the policy.
 
         Args:
@@ -530,6 +564,14 @@ class Repository(Generic[T]):
         A row that was soft-deleted is there again. A row that gives a ``version`` changes a row of
         that version only.
 
+        >>> rows = [{"number": "1001", "total": Money(5, "EUR")}]
+        >>> _ = await orders.insert_many(rows)
+        >>> (order,) = await orders.upsert_many(
+        ...     [{"number": "1001", "total": Money(6, "EUR")}], conflict=["number"]
+        ... )
+        >>> str(order.total), order.version
+        ('6.00 EUR', 2)
+
         Args:
             rows: instances, or mappings by attribute; no two with the same key.
             conflict: the columns of a unique constraint or index, by which rows are known.
@@ -540,7 +582,7 @@ class Repository(Generic[T]):
                 out of what is returned.
 
         Raises:
-            ConflictError: a row that is there is another merchant's, or of another version; none
+            ConflictError: a row that is there is another tenant's, or of another version; none
                 is changed then. With ``when`` it is left as it is, like others.
         """
         allowed = (
@@ -558,6 +600,11 @@ class Repository(Generic[T]):
         self, changes: Mapping[str, Any], *given: Condition, **filters: Any
     ) -> builtins.list[T]:
         """Change every row that matches, in one statement; return them as they are then.
+
+        >>> _ = await orders.save(Order(number="1001", total=Money(5, "EUR")))
+        >>> (order,) = await orders.update_many({"status": "paid"}, number__in=["1001", "1002"])
+        >>> order.status
+        'paid'
 
         Args:
             changes: values by attribute; SQL expressions too: ``{"stock": Article.stock - 1}``.
@@ -672,7 +719,7 @@ class Repository(Generic[T]):
         """Return the engine for a call that can do without a session; None if it cannot."""
         if self._own_session is not None or current_session() is not None:
             return None
-        return engine_for(self.session_factory)
+        return autocommit_engine_of(self.session_factory)
 
     def _query(
         self,
@@ -720,8 +767,8 @@ class Repository(Generic[T]):
                 await session.delete(row)
             await session.flush()
 
-    async def _claim_for_merchant(self, instance: T, session: AsyncSession | None = None) -> None:
-        """Refuse what would write another merchant's row, the instance or one that it refers to."""
+    async def _claim_for_tenant(self, instance: T, session: AsyncSession | None = None) -> None:
+        """Refuse what would write another tenant's row, the instance or one that it refers to."""
         merchant_id = self._scope.merchant_id
         if merchant_id is None:
             return

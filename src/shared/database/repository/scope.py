@@ -28,7 +28,7 @@ T = TypeVar("T", bound=Base)
 
 @dataclass(frozen=True, slots=True)
 class Scope(Generic[T]):
-    """The rows of ``model``, of one merchant if it is named."""
+    """The rows of ``model``, of one tenant if it is named."""
 
     model: type[T]
     merchant_id: UUID | None = None
@@ -44,7 +44,7 @@ class Scope(Generic[T]):
 
         Raises:
             ValidationError: an unknown column.
-            TypeError: something given is no condition.
+            TypeError: something given is not a condition.
         """
         conditions = self.own(include_deleted=include_deleted)
         for condition in (*given, where(**filters)) if filters else given:
@@ -54,7 +54,7 @@ class Scope(Generic[T]):
                 conditions.append(condition)
             else:
                 raise TypeError(
-                    f"{condition!r} is no condition: give where(...) or an expression of "
+                    f"{condition!r} is not a condition: give where(...) or an expression of "
                     "SQLAlchemy, or filters by keyword"
                 )
         return conditions
@@ -108,7 +108,7 @@ class Scope(Generic[T]):
         named = [column.key for column, _ in order]
         for name in named:
             if named.count(name) > 1:
-                raise ValidationError(f"ordered by {name} twice", field="order_by", value=name)
+                raise ValidationError(f"order_by names {name} twice", field="order_by", value=name)
         for column in self.mapper.primary_key:
             key = self.mapper.get_property_by_column(column).key
             if key not in named:
@@ -151,7 +151,7 @@ class Scope(Generic[T]):
             ) from None
 
     def foreign(self, row: object) -> bool:
-        """Whether the row is another merchant's than the one worked for."""
+        """Whether the row is another tenant's than the one worked for."""
         return (
             self.merchant_id is not None
             and isinstance(row, MerchantMixin)
@@ -162,16 +162,16 @@ class Scope(Generic[T]):
         """Raise unless the row may be touched here.
 
         Raises:
-            ValidationError: it is another merchant's.
+            ValidationError: it is another tenant's.
         """
         if row is not None and self.foreign(row):
             raise self.foreign_error(type(row))
 
     @staticmethod
     def foreign_error(model: type[Base]) -> ValidationError:
-        """Return the error of touching a row of another merchant."""
+        """Return the error of touching a row of another tenant."""
         return ValidationError(
-            f"this {model.__name__} belongs to another merchant", field="merchant_id"
+            f"this {model.__name__} belongs to another tenant", field="merchant_id"
         )
 
     def choose(self, given: Sequence[Condition], filters: dict[str, Any], verb: str) -> None:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Added", "AddedMessages", "insert"]
+__all__ = ["Buffer", "BufferedMessage", "insert"]
 
 # One statement for any number of messages, so that PostgreSQL parses and plans it once. Ids are
-# given in the order of the arrays. NOTIFY in the same statement spares a journey to the server;
-# it is sent when, and only when, the transaction commits.
+# given in the order of the arrays. NOTIFY in the same statement spares a round trip; it is sent
+# when, and only when, the transaction commits.
 _INSERT = """\
 INSERT INTO outbox
   (event_id, subject, key, message_id, headers, body, created_at, available_at, delayed)
@@ -39,7 +39,7 @@ _KEY = "glam.outbox"
 _followed: WeakSet[type[Session]] = WeakSet()
 
 
-class Added(NamedTuple):
+class BufferedMessage(NamedTuple):
     """A message that is to be in the outbox, in the order of the statement's columns."""
 
     event_id: str
@@ -52,106 +52,86 @@ class Added(NamedTuple):
     delay: timedelta | None
 
 
-def insert(connection: Connection, messages: Sequence[Added], *, notify: bool) -> None:
+def insert(connection: Connection, messages: Sequence[BufferedMessage], *, notify: bool) -> None:
     """Write the messages into the outbox, with NOTIFY if wanted."""
-    columns = tuple(list(column) for column in zip(*messages, strict=True))
+    columns = tuple(map(list, zip(*messages, strict=True)))
     connection.exec_driver_sql(_INSERT_AND_NOTIFY if notify else _INSERT, columns)
 
 
-class AddedMessages:
-    """The messages of the open transaction of one session.
+class Buffer:
+    """The messages of one unit of work, before they are written.
 
     Those added inside a savepoint that is rolled back are dropped, all are when the transaction
     is. The rest is written when the transaction is about to commit, after the session's own flush.
+
+    Args:
+        notify: wake relays in other processes with NOTIFY at the commit.
     """
 
-    def __init__(self) -> None:
-        self.notify = False
-        self._messages: list[Added] = []
+    def __init__(self, *, notify: bool = True) -> None:
+        self.notify = notify
+        self.messages: list[BufferedMessage] = []
         # How many there were when a savepoint began; None once the savepoint is released.
-        self._before: dict[SessionTransaction, int | None] = {}
-        self._committing: Session | None = None
+        self.before: dict[SessionTransaction, int | None] = {}
+        self.committing: Session | None = None
 
-    def __len__(self) -> int:
-        return len(self._messages)
+    def follow(self, session: Session) -> None:
+        """Be written with the session's transaction, before which nothing was executed."""
+        session.info[_KEY] = self
+        kind = type(session)
+        if kind not in _followed:
+            _followed.add(kind)
+            event.listen(kind, "after_transaction_create", self._began)
+            event.listen(kind, "before_commit", self._commits)
+            event.listen(kind, "after_commit", self._released)
+            event.listen(kind, "after_transaction_end", self._ended)
 
-    @staticmethod
-    def of(session: Session) -> AddedMessages:
-        """Return those of the session; from now on its transactions are followed."""
-        _follow(type(session))
-        found: AddedMessages | None = session.info.get(_KEY)
-        if found is None:
-            found = session.info[_KEY] = AddedMessages()
-        return found
-
-    def append(self, message: Added) -> None:
+    def append(self, message: BufferedMessage) -> None:
         """Add one; while the transaction commits it is written at once."""
-        self._messages.append(message)
-        if self._committing is not None:
-            self.write(self._committing.connection())
+        self.messages.append(message)
+        if self.committing is not None:
+            insert(self.committing.connection(), self.take(), notify=self.notify)
 
-    def write(self, connection: Connection) -> None:
-        """Write all of them into the outbox, and forget them."""
-        if messages := self.take():
-            insert(connection, messages, notify=self.notify)
-
-    def take(self) -> list[Added]:
+    def take(self) -> list[BufferedMessage]:
         """Return all of them, and forget them."""
-        messages, self._messages = self._messages, []
+        messages, self.messages = self.messages, []
         return messages
 
-    def began(self, transaction: SessionTransaction) -> None:
-        """A transaction or a savepoint began."""
-        if transaction.nested:
-            self._before[transaction] = len(self._messages)
+    # The listeners are those of a kind of sessions: whose buffer is meant, the session knows.
 
-    def commits(self, session: Session) -> None:
-        """The transaction is about to commit, or a savepoint to be released."""
-        if not session.in_nested_transaction():
+    @staticmethod
+    def _began(session: Session, transaction: SessionTransaction) -> None:
+        buffer: Buffer | None = session.info.get(_KEY)
+        if buffer is not None and transaction.nested:
+            buffer.before[transaction] = len(buffer.messages)
+
+    @staticmethod
+    def _commits(session: Session) -> None:
+        buffer: Buffer | None = session.info.get(_KEY)
+        # The release of a savepoint is called a commit as well.
+        if buffer is not None and not session.in_nested_transaction():
             session.flush()  # what listens to it may add messages
-            self._committing = session
-            if self._messages:
-                self.write(session.connection())
+            buffer.committing = session
+            if buffer.messages:
+                insert(session.connection(), buffer.take(), notify=buffer.notify)
 
-    def released(self, savepoint: SessionTransaction) -> None:
-        """The savepoint's messages are those of what is around it."""
-        self._before[savepoint] = None
-
-    def ended(self, transaction: SessionTransaction) -> None:
-        """A transaction or a savepoint ended, one way or another."""
-        if transaction.nested:
-            # One that began before anything was added is not known: all came after it.
-            before = self._before.pop(transaction, 0)
-            if before is not None:
-                del self._messages[before:]
-        elif transaction.parent is None:
-            self._messages.clear()
-            self._before.clear()
-            self._committing = None
-
-
-def _follow(kind: type[Session]) -> None:
-    if kind in _followed:
-        return
-    _followed.add(kind)
-
-    @event.listens_for(kind, "after_transaction_create")
-    def began(session: Session, transaction: SessionTransaction) -> None:
-        if (added := session.info.get(_KEY)) is not None:
-            added.began(transaction)
-
-    @event.listens_for(kind, "before_commit")
-    def commits(session: Session) -> None:
-        if (added := session.info.get(_KEY)) is not None:
-            added.commits(session)
-
-    @event.listens_for(kind, "after_commit")
-    def committed(session: Session) -> None:
+    @staticmethod
+    def _released(session: Session) -> None:
+        buffer: Buffer | None = session.info.get(_KEY)
         savepoint = session.get_nested_transaction()
-        if savepoint is not None and (added := session.info.get(_KEY)) is not None:
-            added.released(savepoint)
+        if buffer is not None and savepoint is not None:
+            buffer.before[savepoint] = None  # its messages are those of what is around it
 
-    @event.listens_for(kind, "after_transaction_end")
-    def ended(session: Session, transaction: SessionTransaction) -> None:
-        if (added := session.info.get(_KEY)) is not None:
-            added.ended(transaction)
+    @staticmethod
+    def _ended(session: Session, transaction: SessionTransaction) -> None:
+        buffer: Buffer | None = session.info.get(_KEY)
+        if buffer is None:
+            return
+        if transaction.nested:
+            before = buffer.before.pop(transaction, None)
+            if before is not None:
+                del buffer.messages[before:]
+        elif transaction.parent is None:
+            buffer.messages.clear()
+            buffer.before.clear()
+            buffer.committing = None

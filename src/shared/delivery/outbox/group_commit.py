@@ -1,4 +1,4 @@
-"""Commits of events alone, written together: one statement for all that come while another runs.
+"""Group commit: events alone are committed by one statement for all that come while another runs.
 
 A unit of work that only adds events needs no transaction of its own, so those of a process that end
 at the same time share one. Alone, one waits for nobody. What none of the others may notice: that
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from shared.database.engine.open_transactions import CommitMark
-    from shared.delivery.outbox.buffer import Added
+    from shared.database.engine.transactions import CommitMark
+    from shared.delivery.outbox.buffer import BufferedMessage
 
-__all__ = ["JointCommits"]
+__all__ = ["GroupCommit"]
 
 _MESSAGES = 500  # of one statement, or those of one commit
 
@@ -38,38 +38,39 @@ _MESSAGES = 500  # of one statement, or those of one commit
 _REFUSALS = frozenset({"22", "23", "54", "P0"})
 
 # A statement that stands still (its connection may be dead) does not hold up those behind it.
-_PATIENCE_SECONDS = 0.05
+_HOLD_SECONDS = 0.05
 
 
 @dataclass(slots=True, eq=False)
 class _Commit:
     engine: Engine
-    messages: list[Added]
+    messages: list[BufferedMessage]
     notify: bool
     mark: CommitMark
     done: asyncio.Future[None]
     context: Context = field(default_factory=copy_context)  # of its trace
 
 
-class JointCommits:
+class GroupCommit:
     """Commits messages of one engine, those of several tasks by one statement."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Commit] = deque()
         self._writing: set[asyncio.Task[None]] = set()
-        self._patient_until = 0.0
+        self._hold_until = 0.0
 
     @staticmethod
-    def of(engine: Engine) -> JointCommits:
-        """Return those of the engine."""
-        if engine not in _of_engine:
-            _of_engine[engine] = JointCommits()
-        return _of_engine[engine]
+    def of(engine: Engine) -> GroupCommit:
+        """Return that of the engine."""
+        found = _of_engine.get(engine)
+        if found is None:
+            found = _of_engine[engine] = GroupCommit()
+        return found
 
-    async def commit(
-        self, engine: Engine, messages: list[Added], mark: CommitMark, *, notify: bool
-    ) -> None:
-        """Return when the messages are committed. Whoever is cancelled while waiting is left out.
+    def commit(
+        self, engine: Engine, messages: list[BufferedMessage], mark: CommitMark, *, notify: bool
+    ) -> asyncio.Future[None]:
+        """Commit the messages; the future is done then. One that is cancelled before is left out.
 
         Args:
             engine: its statements commit by themselves.
@@ -80,9 +81,10 @@ class JointCommits:
         loop = asyncio.get_running_loop()
         commit = _Commit(engine, messages, notify, mark, loop.create_future())
         self._waiting.append(commit)
-        if loop.time() >= self._patient_until or all(task.done() for task in self._writing):
-            self._write_next()
-        await commit.done
+        if not self._writing or loop.time() >= self._hold_until:
+            # Soon: what other tasks commit in this turn of the loop goes along.
+            loop.call_soon(self._write_next)
+        return commit.done
 
     def _write_next(self) -> None:
         commits: list[_Commit] = []
@@ -103,11 +105,11 @@ class JointCommits:
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._write(commits), context=commits[0].context)
         self._writing.add(task)
-        self._patient_until = loop.time() + _PATIENCE_SECONDS
-        patience = loop.call_at(self._patient_until, self._write_next)
+        self._hold_until = loop.time() + _HOLD_SECONDS
+        overtaken = loop.call_at(self._hold_until, self._write_next)
 
         def ended(_: object) -> None:
-            patience.cancel()
+            overtaken.cancel()
             self._writing.discard(task)
             self._write_next()
 
@@ -132,16 +134,16 @@ class JointCommits:
 
     def _insert(self, commits: Sequence[_Commit]) -> None:
         with commits[0].engine.connect() as connection:
+            messages: list[BufferedMessage] = []
+            notify = False
             for commit in commits:
                 commit.mark.begun = True
-            insert(
-                connection,
-                [message for commit in commits for message in commit.messages],
-                notify=any(commit.notify for commit in commits),
-            )
+                messages += commit.messages
+                notify = notify or commit.notify
+            insert(connection, messages, notify=notify)
 
 
-_of_engine: WeakKeyDictionary[Engine, JointCommits] = WeakKeyDictionary()
+_of_engine: WeakKeyDictionary[Engine, GroupCommit] = WeakKeyDictionary()
 
 
 def _end(commits: Sequence[_Commit], error: Exception | None) -> None:

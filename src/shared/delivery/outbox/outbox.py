@@ -1,4 +1,11 @@
-"""The outbox: messages that leave if, and only if, the transaction commits."""
+"""The outbox: messages that leave if, and only if, the transaction commits.
+
+How an added message gets into the commit: `Outbox.add` puts it into the `Buffer` of the unit of
+work. If that has a transaction, the buffer is written by one statement just before its COMMIT. If
+it only added messages, there is nothing else to commit: the statement is a transaction of its own
+(the autocommit path), which the units of work that end at the same time share (`GroupCommit`).
+`UnitOfWork` decides which.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +17,12 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from shared.context import current
-from shared.delivery.outbox.buffer import Added, AddedMessages
-from shared.delivery.outbox.group_commit import JointCommits
+from shared.delivery.outbox.buffer import Buffer, BufferedMessage
 from shared.events import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    from shared.database.engine.open_transactions import CommitMark
     from shared.events import Contract
 
 __all__ = ["Outbox", "UndeclaredContractError"]
@@ -45,31 +47,23 @@ class Outbox:
     that is rolled back are not.
 
     Args:
-        session: the transaction.
+        buffer: of the unit of work.
         service: the service, named as source.
         publishes: contracts the service has declared; None allows any.
-        notify: wake relays in other processes with NOTIFY at the commit.
     """
 
     def __init__(
         self,
-        session: AsyncSession,
+        buffer: Buffer,
         *,
         service: str,
         publishes: Collection[Contract[Any]] | None = None,
-        notify: bool = True,
     ) -> None:
-        self._session = session
-        self._added = AddedMessages.of(session.sync_session)
+        self._buffer = buffer
         self._service = service
         self._publishes = publishes
-        self._notify = notify
-        self._used = False
-
-    @property
-    def used(self) -> bool:
+        self.used = False
         """Whether anything was added."""
-        return self._used
 
     def add(
         self,
@@ -83,6 +77,11 @@ class Outbox:
         metadata: Mapping[str, Any] | None = None,
     ) -> Envelope:
         """Add a message; return the envelope that will be published.
+
+        >>> async with units() as uow:
+        ...     envelope = uow.outbox.add(PAID, Paid(number="1001"), key="1001")
+        >>> envelope.subject
+        'evt.order.paid'
 
         Args:
             contract: subject and payload type; it must be among the service's ``publishes``.
@@ -99,7 +98,7 @@ class Outbox:
 
         Raises:
             UndeclaredContractError: the contract is not among ``publishes``; says the line to add.
-            ValueError: a header has a name that none can have, or a value that is no text.
+            ValueError: a header has a name that none can have, or a value that is not text.
         """
         if self._publishes is not None and contract not in self._publishes:
             raise UndeclaredContractError(_missing(self._service, contract))
@@ -114,9 +113,8 @@ class Outbox:
         sent_with = envelope.headers(context.trace if context else None)
         if headers:
             sent_with |= _sent_on(headers)
-        self._added.notify = self._added.notify or self._notify
-        self._added.append(
-            Added(
+        self._buffer.append(
+            BufferedMessage(
                 event_id=envelope.event_id,
                 subject=envelope.subject,
                 key=key,
@@ -127,27 +125,8 @@ class Outbox:
                 delay=delay,
             )
         )
-        self._used = True
+        self.used = True
         return envelope
-
-    async def commit_alone(self, engine: Engine, mark: CommitMark) -> bool:
-        """Commit what was added, if the transaction has done nothing else: by one statement.
-
-        That is its own transaction in PostgreSQL, and so one journey to the server in place of
-        three, or part of one.
-
-        Args:
-            engine: its statements commit by themselves.
-            mark: is told when the statement is sent.
-
-        Returns:
-            False, and nothing is done, when there is a transaction to commit or nothing to write.
-        """
-        if self._session.in_transaction() or not self._added:
-            return False
-        commits = JointCommits.of(engine)
-        await commits.commit(engine, self._added.take(), mark, notify=self._added.notify)
-        return True
 
 
 def channel_of(schema: str) -> str:
@@ -158,9 +137,9 @@ def channel_of(schema: str) -> str:
 def _sent_on(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"no header can be called {name!r}")
+            raise ValueError(f"{name!r} is not a header name: letters, digits and !#$%&'*+-.^_`|~")
         if not isinstance(value, str):
-            raise ValueError(f"header {name} is no text: {value!r}")  # noqa: TRY004 - as any bad header
+            raise ValueError(f"header {name} is not text: {value!r}")  # noqa: TRY004 - as any bad header
     return {n: v for n, v in headers.items() if not n.lower().startswith(_INSTRUCTIONS)}
 
 

@@ -97,7 +97,7 @@ async def rebuild_streams(
             duplicate what was deleted from it: its window of ids has to pass first.
     """
     if rate is not None and rate <= 0:
-        raise ValueError(f"a rate is a number of messages a second, above zero: not {rate}")
+        raise ValueError(f"rate is {rate}: it must be above 0 messages a second")
     rebuilt = Rebuilt()
     sender = Sender(bus.publisher, atomic=False)
     there: dict[str, bool] = {}

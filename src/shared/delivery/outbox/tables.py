@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import BigInteger, DateTime, FetchedValue, Identity, LargeBinary
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
 __all__ = [
     "PARTITIONS",
-    "InboxRow",
-    "OutboxRow",
     "create_delivery_tables",
     "create_outbox_leases",
     "drop_delivery_tables",
@@ -25,41 +18,6 @@ __all__ = [
 # Into how many parts the outbox is split among the replicas. It is in an index and in the rows of
 # a table, and the same for all who read them: no two replicas can ever disagree about it.
 PARTITIONS = 16
-
-
-class DeliveryBase(DeclarativeBase):
-    """Metadata apart from the models of services: their migrations do not compare these tables."""
-
-
-class OutboxRow(DeliveryBase):
-    """A message that is published after the transaction which wrote it has committed."""
-
-    __tablename__ = "outbox"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    event_id: Mapped[str]
-    subject: Mapped[str]
-    key: Mapped[str | None] = mapped_column(doc="messages of one key are published in order")
-    message_id: Mapped[str] = mapped_column(doc="Nats-Msg-Id: the stream takes it once")
-    headers: Mapped[dict[str, str]] = mapped_column(JSONB)
-    body: Mapped[bytes] = mapped_column(LargeBinary)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    available_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), FetchedValue())
-    published_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    stream_sequence: Mapped[int | None] = mapped_column(BigInteger)
-    delayed: Mapped[bool] = mapped_column(FetchedValue())
-    attempts: Mapped[int] = mapped_column(FetchedValue())
-    last_error: Mapped[str | None]
-
-
-class InboxRow(DeliveryBase):
-    """A message that a subscriber has handled."""
-
-    __tablename__ = "inbox"
-
-    subscriber: Mapped[str] = mapped_column(primary_key=True)
-    message_id: Mapped[str] = mapped_column(primary_key=True)
-    handled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), FetchedValue())
 
 
 # Revisions of services call this for ever, so what it makes is written out here and never changes;

@@ -12,8 +12,8 @@ from sqlalchemy.pool import NullPool
 from shared.database import Database, Repository, RowLock, bind_session
 from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import GlamBaseError
+from tests.database.articles import article
 from tests.database.models import Account, Article, Stock
-from tests.database.test_repository import article
 
 CALLS = 10_000
 WORKERS = 24

@@ -113,7 +113,7 @@ async def test_asked_to_they_are_logged_whether_sampled_or_not(
     assert caplog.messages == ["span SELECT"]
 
 
-async def test_work_across_merchants_is_traced_too(
+async def test_work_across_tenants_is_traced_too(
     database: Database, spans: list[FinishedSpan]
 ) -> None:
     trace_statements(database)

@@ -1,7 +1,8 @@
-"""Migrations: a service keeps its revisions, everything around them is here."""
+"""Migrations: the revisions of a service, and the schema they are applied to."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import io
 import logging
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from alembic import command
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -22,18 +22,22 @@ from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema
 
+from shared.database.engine.statements import quoted_name, quoted_text
 from shared.database.engine.translation import translate_errors
-from shared.database.migrations.drift import flattened, loses_rows, told
-from shared.database.migrations.files import MigrationError, check_files
+from shared.database.migrations.drift import differences, only_tables
+from shared.database.migrations.errors import MigrationError
 from shared.database.migrations.lint import lint
-from shared.database.migrations.migrate import migrate, revisions_folder
 from shared.database.migrations.model_operations import (
     FirstRevision,
-    missing_operations,
     render_type,
     write_operations,
 )
 from shared.database.migrations.recording import record
+from shared.database.migrations.revision_files import (
+    read_revision,
+    revision_files,
+    revisions_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -44,12 +48,7 @@ if TYPE_CHECKING:
     from shared.database.engine.database import Database
     from shared.database.migrations.lint import Finding
 
-__all__ = [
-    "MigrationError",
-    "Migrations",
-    "Revision",
-    "migrate",
-]
+__all__ = ["Migrations", "Revision"]
 
 _logger = logging.getLogger(__name__)
 _ENVIRONMENT = Path(__file__).parent / "_alembic"
@@ -104,7 +103,7 @@ class Migrations:
             if self._is_ahead(before):
                 return before
             if revision in {"head", "heads"}:
-                self._one_head()
+                self.newest()
             with self._told(revision):
                 command.upgrade(self._config(connection), revision)
             after = _current(connection, self.database.schema)
@@ -160,12 +159,12 @@ class Migrations:
         """
 
         def work(connection: Connection | None) -> Path:
-            heads = self._one_head()
-            current = _current(connection, self.database.schema) if connection else heads
-            if current != heads:
+            newest = self.newest()
+            current = _current(connection, self.database.schema) if connection else newest
+            if current != newest:
                 raise MigrationError(
                     f"schema {self.database.schema} is at {current or 'no revision'}, the newest "
-                    f"is {heads}: bring it there before a revision is written from the models"
+                    f"is {newest}: bring it there before a revision is written from the models"
                 )
             config = self._config(connection, metadata, tables)
             number, name = self._next()
@@ -193,11 +192,7 @@ class Migrations:
 
     async def current(self) -> str:
         """Return the revision the schema is at; empty before the first migration."""
-
-        def work(connection: Connection) -> str:
-            return _current(connection, self.database.schema)
-
-        return await self._connected(work)
+        return await self._connected(lambda it: _current(it, self.database.schema))
 
     async def drift(
         self, metadata: MetaData, *, tables: Collection[str] | None = None
@@ -214,21 +209,8 @@ class Migrations:
         """
         chosen = frozenset(metadata.tables) if tables is None else frozenset(tables)
 
-        def work(connection: Connection) -> list[str]:
-            context = MigrationContext.configure(
-                connection,
-                opts={
-                    "include_object": _of(chosen),
-                    "version_table_schema": self.database.schema,
-                },
-            )
-            differences = flattened(compare_metadata(context, metadata))
-            absent = {table.name for kind, table, *_ in differences if kind == "add_table"}
-            return [told(difference) for difference in differences] + missing_operations(
-                connection, self.database.schema, metadata, chosen - absent
-            )
-
-        return await self._connected(work)
+        schema = self.database.schema
+        return await self._connected(lambda it: differences(it, schema, metadata, chosen))
 
     async def pending(self) -> list[str]:
         """Return the revisions that the schema has not seen, oldest first.
@@ -305,7 +287,7 @@ class Migrations:
                 found += [
                     f"{script.revision}: {step.statement.text}"
                     for step in recording.downgrade
-                    if loses_rows(step.statement.tokens)
+                    if step.statement.loses_rows
                 ]
             return found
 
@@ -317,13 +299,13 @@ class Migrations:
         Raises:
             MigrationError: no such revision, or one that asks a database what to do.
         """
-        schema = _quoted(self.database.schema)
+        schema = quoted_name(self.database.schema)
         written = io.StringIO()
         timeout = round(self.database.settings.lock_timeout_seconds * 1000)
         written.write(
             f"-- {self.database.schema}: {start} to {end}. In one session, with ON_ERROR_STOP.\n"
             f"SELECT pg_advisory_lock(hashtextextended("
-            f"{_string('glam.migrate.' + self.database.schema)}, 0));\n"
+            f"{quoted_text('glam.migrate.' + self.database.schema)}, 0));\n"
             f"CREATE SCHEMA IF NOT EXISTS {schema};\n"
             f"SET search_path = {schema};\nSET statement_timeout = 0;\n"
             f"SET lock_timeout = {timeout};\n\n"
@@ -332,7 +314,7 @@ class Migrations:
             config = self._config()
             config.output_buffer = written
             if end == "head":
-                end = self._one_head() or "base"
+                end = self.newest() or "base"
             if start != end:
                 with self._told(f"{start} or {end}"):
                     try:
@@ -357,13 +339,18 @@ class Migrations:
         ]
 
     def _scripts(self) -> ScriptDirectory:
-        check_files(self.folder)
+        _check_files(self.folder)
         with self._told(""):
             scripts = ScriptDirectory.from_config(self._config())
             scripts.get_heads()  # reads the files
             return scripts
 
-    def _one_head(self) -> str:
+    def newest(self) -> str:
+        """Return the newest revision; empty when there are none.
+
+        Raises:
+            MigrationError: two were written after the same one.
+        """
         heads = self.heads()
         if len(heads) > 1:
             first, *others = sorted(heads)
@@ -436,7 +423,7 @@ class Migrations:
             schema=self.database.schema,
             target_metadata=metadata,
             render_item=render_type,
-            include_object=_of(chosen) if metadata is not None else None,
+            include_object=only_tables(chosen) if metadata is not None else None,
         )
         return config
 
@@ -507,14 +494,28 @@ def _current(connection: Connection, schema: str) -> str:
     return heads
 
 
-def _of(tables: Collection[str]) -> Callable[..., bool]:
-    """Tell Alembic to leave tables alone that no model of the service names."""
+def _check_files(folder: Path) -> None:
+    """Look at the revision files before Alembic reads them, to tell what is wrong with the line.
 
-    def include(item: object, name: str | None, kind: str, reflected: bool, other: object) -> bool:
-        del item, reflected, other
-        return not (kind == "table" and name not in tables)
-
-    return include
+    Raises:
+        MigrationError: one does not compile, or two have the same revision, of which Alembic would
+            take one and forget the other.
+    """
+    seen: dict[str, Path] = {}
+    for path in revision_files(folder):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            raise MigrationError(f"{path}:{error.lineno}: does not compile: {error.msg}") from error
+        revision = read_revision(tree)
+        if revision is None:
+            continue
+        other = seen.setdefault(revision, path)
+        if other is not path:
+            raise MigrationError(
+                f"{other.name} and {path.name} in {folder} are both revision {revision}: give the "
+                f'later one the next number, in its name too, and down_revision = "{revision}"'
+            )
 
 
 def _relative(scripts: ScriptDirectory, current: str, revision: str | None) -> str | None:
@@ -529,14 +530,6 @@ def _relative(scripts: ScriptDirectory, current: str, revision: str | None) -> s
             f"not {steps}"
         )
     return way[steps].revision if steps < len(way) else None
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _string(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _escaped(path: Path) -> str:

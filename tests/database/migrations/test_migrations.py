@@ -14,7 +14,7 @@ from shared.database import (
     Migrations,
     migrate,
 )
-from shared.database.migrations.source import newest_revision
+from shared.database.migrations.revision_files import newest_revision
 from shared.database.migrations.sql_statement import split_statements
 from shared.errors import DatabaseError
 from tests.database.models import TestBase

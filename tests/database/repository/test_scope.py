@@ -1,4 +1,4 @@
-"""What a repository must never show or touch: rows of other merchants, and rows that are deleted.
+"""What a repository must never show or touch: rows of other tenants, and rows that are deleted.
 
 `CALLS` has a call for every public method; one without a call fails the first test.
 """
@@ -233,6 +233,6 @@ async def test_no_method_shows_or_changes_a_deleted_row(database: Database) -> N
         assert await dump(database) == before, name
 
 
-def test_a_model_without_merchants_has_no_scope(database: Database) -> None:
+def test_a_model_without_tenants_has_no_scope(database: Database) -> None:
     with pytest.raises(TypeError, match="no MerchantMixin"):
         Repository(Stock, database.session_factory, merchant_id=SHOP)

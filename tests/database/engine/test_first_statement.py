@@ -1,4 +1,4 @@
-"""A statement that opens its transaction: what it does, and what is heard of it, is as ever."""
+"""The first statement of a transaction: what it does, and what is heard of it, is as ever."""
 
 import asyncio
 import logging
@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.config import DatabaseSettings
 from shared.context import Context, bind
 from shared.database import Database, FailedTransactionError, tenant_scope
+from shared.database.engine.first_statement import execute_first
 from shared.database.engine.instrumentation import trace_statements
-from shared.database.engine.session_setup import count_changed
 
 MERCHANT = "0192f0c1-2a00-7000-8000-000000000001"
 INSERT = "INSERT INTO notes (owner, note) VALUES ($1, $2) ON CONFLICT DO NOTHING"
@@ -41,7 +41,7 @@ async def notes(database_settings: DatabaseSettings) -> AsyncIterator[Database]:
 
 
 async def insert(session: AsyncSession, *values: str) -> int:
-    return await session.run_sync(count_changed, INSERT, *values)
+    return await session.run_sync(execute_first, INSERT, *values)
 
 
 @asynccontextmanager

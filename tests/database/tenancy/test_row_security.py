@@ -32,11 +32,10 @@ from shared.database import (
     where,
     without_isolation,
 )
-from shared.database.tenancy import scopes as tenancy
 from shared.errors import DatabaseError, GlamBaseError, NotFoundError
+from tests.database.articles import article
 from tests.database.models import Account, Article, Line, Order, TestBase
 from tests.database.orders import OTHER, SHOP, line, order
-from tests.database.test_repository import article
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -348,7 +347,7 @@ def test_every_method_of_the_repository_is_tried() -> None:
     assert set(ATTEMPTS) == public, "each new method needs an attempt to reach another's rows"
 
 
-async def test_no_method_reaches_another_merchants_rows(shops: Database, world: World) -> None:
+async def test_no_method_reaches_another_tenants_rows(shops: Database, world: World) -> None:
     with tenant_scope(SHOP):
         assert await world.articles.count() == 2, "its own it reaches"
         assert len(await world.accounts.history_of(1)) == 1
@@ -394,8 +393,7 @@ async def test_a_hole_would_be_seen(
     if fault == "told too late":
         leave_to_the_other(shops)
         await shops.engine.dispose()
-        monkeypatch.setattr(tenancy, "tell_tenant", lambda _connection: None)
-        monkeypatch.setattr("shared.database.engine.routing.tell_tenant", lambda _connection: None)
+        monkeypatch.setattr("shared.database.engine.transactions._tell_tenant", lambda *_: None)
     else:
         what = "NO FORCE" if fault == "not forced" else "DISABLE"
         async with shops.engine.begin() as connection:
@@ -443,7 +441,7 @@ async def test_jobs_work_for_the_merchant_they_were_started_for(
     assert await theirs == {"theirs", "theirs too"}
     with pytest.raises(TenantRequiredError):
         await nobodys
-    with system_scope("a job across merchants"):
+    with system_scope("a job across tenants"):
         assert len(await asyncio.create_task(job())) == 4
 
 

@@ -1,11 +1,21 @@
-"""What an SQL statement does, in a few words of few values."""
+"""SQL statements as spans and logs tell of them, and those that they leave out."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-__all__ = ["summary_of"]
+if TYPE_CHECKING:
+    from sqlalchemy.engine import ExecutionContext
+
+__all__ = ["INTERNAL", "is_internal", "quoted_name", "quoted_text", "summary_of"]
+
+INTERNAL = {"glam_internal": True}
+"""Execution options of a statement that the library adds to a transaction, such as its tenant's.
+
+Spans and the log of slow statements are about what the service asked for, and leave it out.
+"""
 
 _MAX_LENGTH = 255
 
@@ -60,3 +70,18 @@ def summary_of(statement: str) -> str:
         first = _WORD.search(_COMMENT.sub(" ", statement))
         return first[0].upper() if first else "SQL"
     return " ".join(words)[:_MAX_LENGTH]
+
+
+def is_internal(context: ExecutionContext) -> bool:
+    """Whether the statement has the options `INTERNAL`."""
+    return bool(context.execution_options.get("glam_internal"))
+
+
+def quoted_name(name: str) -> str:
+    """Return a name as it stands in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_text(text: str) -> str:
+    """Return a text as it stands in SQL."""
+    return "'" + text.replace("'", "''") + "'"

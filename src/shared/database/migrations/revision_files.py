@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["newest_revision", "read_revision", "revision_files"]
+__all__ = ["newest_revision", "read_revision", "revision_files", "revisions_folder"]
 
 _MORE_THAN_A_LINE = ("branch_labels", "depends_on")
+
+
+def revisions_folder(migrations: Path | str) -> Path:
+    """Return the folder that holds the revision files.
+
+    Raises:
+        FileNotFoundError: no such folder or package.
+    """
+    folder = _root(migrations)
+    return folder / "versions" if (folder / "versions").is_dir() else folder
 
 
 def revision_files(folder: Path) -> list[Path]:
@@ -82,3 +90,18 @@ def _assignments(tree: ast.Module) -> list[tuple[str, ast.expr | None]]:
             continue
         found += [(target.id, node.value) for target in targets if isinstance(target, ast.Name)]
     return found
+
+
+def _root(migrations: Path | str) -> Path:
+    if isinstance(migrations, Path) or "/" in migrations:
+        folder = Path(migrations)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder of migrations")
+        return folder.absolute()
+    try:
+        spec = find_spec(migrations)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"{migrations!r} is not a package of migrations")
+    return Path(next(iter(spec.submodule_search_locations)))

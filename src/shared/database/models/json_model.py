@@ -28,12 +28,18 @@ class JsonModel(TypeDecorator[M], Generic[M]):
     (``row.address = row.address.model_copy(update=...)``). Lists and dicts inside of it can still
     be changed in place, unseen; declare tuples.
 
+    >>> class Address(BaseModel, frozen=True):
+    ...     city: str
+    >>> class Parcel(Base, UUIDv7Mixin):
+    ...     __tablename__ = "parcels"
+    ...     address: Mapped[Address] = mapped_column(JsonModel(Address))
+
     Args:
         model: with ``frozen=True`` in its ``model_config``.
 
     Raises:
         TypeError: the model is not frozen.
-        ValidationError: on writing, a value that is no such model, nor fit to become one.
+        ValidationError: on writing, a value that is neither such a model nor fit to become one.
         DatabaseError: on reading, what is stored does not fit the model.
     """
 
@@ -65,7 +71,7 @@ class JsonModel(TypeDecorator[M], Generic[M]):
             return self.model.model_validate_json(to_json(plain)).model_dump(mode="json")
         except PydanticError as error:
             raise ValidationError(
-                f"the value is no {self.model.__name__}",
+                f"the value is not a valid {self.model.__name__}",
                 validation_errors=[
                     {
                         "field": ".".join(map(str, one["loc"])),
@@ -86,7 +92,7 @@ class JsonModel(TypeDecorator[M], Generic[M]):
         except PydanticError as error:
             places = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
             raise DatabaseError(
-                f"what is stored is no {self.model.__name__}: {places}",
+                f"what is stored is not a valid {self.model.__name__}: {places}",
                 operation=self.model.__name__,
                 retryable=False,
             ) from error

@@ -1,4 +1,4 @@
-"""Getting rows: one, many, by stream, under a lock; and the short way without a session."""
+"""Getting rows: one, many, by stream, under a lock; and the autocommit path."""
 
 import asyncio
 import tracemalloc
@@ -15,9 +15,9 @@ from shared.context import Context, bind
 from shared.database import Database, Repository, RowLock, bind_session
 from shared.database import detached as outside
 from shared.errors import ConflictError, DatabaseError, NotFoundError, ValidationError
+from tests.database.articles import article
 from tests.database.models import Article, Coupon, Order, Reading, Stock
 from tests.database.orders import OTHER, SHOP
-from tests.database.test_repository import article
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_a_locked_row_is_read_anew(database: Database, stocks: Repository[
         assert (await stocks.get(1, lock=RowLock())).count == 5
 
 
-# -- the short way ---------------------------------------------------------------------------
+# -- the autocommit path ----------------------------------------------------------------------
 
 
 @asynccontextmanager

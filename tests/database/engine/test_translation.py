@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from shared.database import Database, Repository, bind_session
 from shared.errors import ConflictError, GlamBaseError, ValidationError
+from tests.database.articles import article
 from tests.database.models import Article, Line, Order, Reading, Stock
 from tests.database.orders import line, order
-from tests.database.test_repository import article
 
 
 async def failure(call: Any) -> GlamBaseError:

@@ -9,14 +9,8 @@ from sqlalchemy import select, text
 
 from shared.database import Database, Repository, bind_session
 from shared.errors import ConflictError, NotFoundError, ValidationError
+from tests.database.articles import MERCHANT, article
 from tests.database.models import Article, Coupon, Stock
-
-MERCHANT = UUID("018f4e9a-0000-7000-8000-000000000001")
-
-
-def article(name: str = "lipstick", **values: Any) -> Article:
-    values = {"merchant_id": MERCHANT, "merchant_domain": "a.myshopify.com"} | values
-    return Article(name=name, **values)
 
 
 @pytest.fixture
@@ -292,10 +286,10 @@ async def test_cancelled_calls_leak_no_connection(articles: Repository[Article])
         await asyncio.wait([task])
 
 
-# -- merchants -------------------------------------------------------------------------------
+# -- tenants ---------------------------------------------------------------------------------
 
 
-async def test_a_merchants_repository_neither_sees_nor_touches_rows_of_others(
+async def test_a_tenants_repository_neither_sees_nor_touches_rows_of_others(
     database: Database, articles: Repository[Article]
 ) -> None:
     other = UUID("018f4e9a-0000-7000-8000-000000000002")

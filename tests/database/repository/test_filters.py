@@ -8,9 +8,9 @@ from sqlalchemy import or_
 
 from shared.database import Condition, Database, Money, Repository, where
 from shared.errors import ValidationError
+from tests.database.articles import article
 from tests.database.models import Article, Order
 from tests.database.orders import order
-from tests.database.test_repository import article
 
 NAMES = ["a%b", "aXb", "a_b", "A%B", "c/d"]
 

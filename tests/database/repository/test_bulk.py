@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database import Database, Money, Repository, bind_session, excluded, where
 from shared.errors import ConflictError, NotFoundError, ValidationError
+from tests.database.articles import article
 from tests.database.models import (
     Address,
     Article,
@@ -22,7 +23,6 @@ from tests.database.models import (
     Stock,
 )
 from tests.database.orders import SHOP
-from tests.database.test_repository import article
 
 DAY = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
 
@@ -329,7 +329,7 @@ async def test_more_rows_than_a_statement_has_parameters(stocks: Repository[Stoc
 
 
 async def test_a_row_of_another_model_is_a_type_error(stocks: Repository[Stock]) -> None:
-    with pytest.raises(TypeError, match="a Coupon is no Stock"):
+    with pytest.raises(TypeError, match="a Coupon is not a Stock"):
         await stocks.insert_many([Coupon(id=1, code="A")])  # type: ignore[list-item]
 
 

@@ -26,8 +26,8 @@ from shared.database import (
     without_isolation,
 )
 from shared.errors import DatabaseError
+from tests.database.articles import MERCHANT, article
 from tests.database.models import Article, Parcel
-from tests.database.test_repository import MERCHANT, article
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -225,7 +225,7 @@ async def _change_role(session: AsyncSession) -> object:
         _change_role,
     ],
 )
-async def test_no_statement_reaches_another_merchants_rows(
+async def test_no_statement_reaches_another_tenants_rows(
     tenants: Database, leak: Callable[[AsyncSession], Awaitable[object]]
 ) -> None:
     with tenant_scope(MERCHANT):
@@ -328,7 +328,7 @@ async def test_work_for_one_merchant_does_not_turn_into_work_for_another() -> No
     assert current() is None
 
 
-async def test_work_across_merchants_says_so(
+async def test_work_across_tenants_says_so(
     tenants: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -353,7 +353,7 @@ async def test_a_transaction_is_inside_of_the_system_scope_or_outside(tenants: D
             await session.scalars(select(Article))
 
 
-async def test_without_a_role_for_it_there_is_no_work_across_merchants(
+async def test_without_a_role_for_it_there_is_no_work_across_tenants(
     database_settings: DatabaseSettings,
 ) -> None:
     settings = database_settings.model_copy(update={"system_user": None})

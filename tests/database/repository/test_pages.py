@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from shared.api import Links, Pagination, paginated_response
 from shared.database import Database, KeysetPage, Repository
 from shared.errors import ValidationError
+from tests.database.articles import article
 from tests.database.models import Article, Order, Reading, Status, Stock
 from tests.database.orders import OTHER, SHOP, order
-from tests.database.test_repository import article
 
 DAY = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.database.engine.statement_summary import summary_of
+from shared.database.engine.statements import summary_of
 
 
 @pytest.mark.parametrize(
