@@ -1,19 +1,14 @@
 """A path of the first design: what it names lives in `shared.errors.foreign`."""
 
-from typing import TYPE_CHECKING
-
-from shared.legacy.table import handed_on
-
-if TYPE_CHECKING:
-    from shared.errors.foreign import (
-        E,
-        P,
-        T,
-        classify_http_error,
-        is_retryable_error,
-        with_error_mapping,
-        wrap_external_error,
-    )
+from shared.errors.foreign import (
+    E,
+    P,
+    T,
+    classify_http_error,
+    is_retryable_error,
+    with_error_mapping,
+    wrap_external_error,
+)
 
 __all__ = [
     "E",
@@ -24,5 +19,3 @@ __all__ = [
     "with_error_mapping",
     "wrap_external_error",
 ]
-
-__getattr__, __dir__ = handed_on(__name__)

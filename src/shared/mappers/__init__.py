@@ -1,20 +1,6 @@
-"""A path of the first design; `shared.legacy.table` says where its names live."""
+"""Paths of the first design; what they name lives in `shared.legacy.mappers`."""
 
-from typing import TYPE_CHECKING
+from shared.legacy.mappers.base import BaseMapper
+from shared.legacy.mappers.crud_mapper import CRUDMapper
 
-from shared.legacy.table import handed_on
-
-if TYPE_CHECKING:
-    from shared.legacy.mappers.base import (
-        BaseMapper,
-    )
-    from shared.legacy.mappers.crud_mapper import (
-        CRUDMapper,
-    )
-
-__all__ = [
-    "BaseMapper",
-    "CRUDMapper",
-]
-
-__getattr__, __dir__ = handed_on(__name__)
+__all__ = ["BaseMapper", "CRUDMapper"]

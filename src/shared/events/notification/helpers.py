@@ -1,18 +1,5 @@
 """A path of the first design: what it names lives in `shared.legacy.events.notification`."""
 
-from typing import TYPE_CHECKING
+from shared.legacy.events.notification import create_bulk_email_command, create_send_email_command
 
-from shared.legacy.table import handed_on
-
-if TYPE_CHECKING:
-    from shared.legacy.events.notification import (
-        create_bulk_email_command,
-        create_send_email_command,
-    )
-
-__all__ = [
-    "create_bulk_email_command",
-    "create_send_email_command",
-]
-
-__getattr__, __dir__ = handed_on(__name__)
+__all__ = ["create_bulk_email_command", "create_send_email_command"]
