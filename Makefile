@@ -15,7 +15,7 @@ NEEDED := --group bench --group build --group check --group services --group tes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-.PHONY: help install demo up test newest fuzz soak check format bench bench-report docs build smoke lock clean
+.PHONY: help install demo up test fuzz soak check format bench bench-report docs build smoke lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,13 +41,6 @@ up: install ## Start servers and services for development, with reload
 
 test: install ## Run all tests, on real servers; they mostly wait, so four at once
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
-
-newest: install ## Run the tests on the newest releases that the bounds in pyproject.toml allow
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
-	@$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --upgrade \
-	  --requirements pyproject.toml --all-extras $(NEEDED) \
-	  --editable .
-	@.venv-newest/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=N SEED=N)
 	@GLAM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) GLAM_FUZZ_SEED=$(or $(SEED),1) \
@@ -88,6 +81,13 @@ lock: install ## Pin the newest versions of all dependencies, with hashes
 	@echo uv | $(COMPILE) --upgrade --output-file requirements-uv.txt -
 	@$(COMPILE) --upgrade --all-extras $(NEEDED) --output-file requirements-all.txt pyproject.toml
 	@$(COMPILE) --constraints requirements-all.txt --output-file requirements.txt pyproject.toml
+
+.PHONY: newest
+newest: install ## Run the tests on the newest releases that the bounds in pyproject.toml allow
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-newest
+	@$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --upgrade \
+	  --requirements pyproject.toml --all-extras $(NEEDED) --editable .
+	@.venv-newest/bin/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 clean: ## Remove what was built and cached; .venv stays
 	@rm -rf .venv-newest dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
