@@ -461,7 +461,7 @@ def install_edge(
     edge: object = Edge
     app.user_middleware[:] = [entry for entry in app.user_middleware if entry.cls is not edge]
     http_metrics = HttpMetrics(registry) if registry is not None else default_http_metrics
-    TrustedProxies(settings.trusted_proxies)  # a mistake is told now, not at the first request
+    TrustedProxies(settings.trusted_proxies)  # a mistake is raised now, not at the first request
     app.add_middleware(
         Edge,
         service=service,

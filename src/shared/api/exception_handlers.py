@@ -139,7 +139,7 @@ async def _glam_error(connection: Request | WebSocket, error: Exception) -> Resp
 
 
 async def _unwritable(connection: Request | WebSocket, error: Exception) -> Response | None:
-    """Refuse a body that holds what no JSON of ours can carry on, if that is what was wrong.
+    """Refuse a body that holds what cannot be written as JSON again, if that is what was wrong.
 
     The standard library reads arrays in arrays up to its stack's end, and half a surrogate pair;
     neither can be written again, to an answer or an event. To look is left until it matters.
@@ -185,7 +185,7 @@ async def _deliver(connection: Request | WebSocket, answer: Response, code: str)
 def validation_errors(errors: Sequence[Any]) -> list[dict[str, str]]:
     """Tell where each error is and what it is, never what was sent there.
 
-    At most 100 are told: a body of many small mistakes must not make a larger answer.
+    At most 100 are listed: a body of many small mistakes must not make a larger answer.
     """
     return [
         {

@@ -58,9 +58,9 @@ def inside_container(environ: Mapping[str, str], *, filesystem: Path = Path("/")
     Kubernetes (`KUBERNETES_SERVICE_HOST`), Docker (`/.dockerenv`) and Podman
     (`/run/.containerenv`) do.
     """
-    told = environ.get(CONTAINER_VARIABLE, "").strip().lower()
-    if told:
-        return told in {"1", "true", "yes", "on"}
+    decided = environ.get(CONTAINER_VARIABLE, "").strip().lower()
+    if decided:
+        return decided in {"1", "true", "yes", "on"}
     return (
         "KUBERNETES_SERVICE_HOST" in environ
         or (filesystem / ".dockerenv").exists()

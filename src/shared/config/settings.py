@@ -229,7 +229,7 @@ class DeliverySettings(Section):
     inbox_retention_hours: float = Field(default=744.0, gt=0)
     """How long a handled message is known: by default a day longer than a dead letter is kept."""
     idempotency_retention_hours: float = Field(default=24.0, gt=0)
-    """How long an answer is repeated to whoever sends the same `Idempotency-Key`."""
+    """How long an answer is repeated to a caller that sends the same `Idempotency-Key`."""
 
 
 class HttpClientSettings(Section):
@@ -315,7 +315,7 @@ class RateLimitSettings(Section):
     """For each client, such as `100/minute, 1000 per 2 hours`: all of them hold. A client is the
     authenticated user or else the caller's address."""
     tenant: tuple[Annotated[str, AfterValidator(check_limit)], ...] = ()
-    """For each tenant, whoever of it calls."""
+    """For each tenant, all of its callers together."""
     exempt_paths: tuple[str, ...] = ("/health", "/health/live", "/health/ready", "/health/startup")
     """Free of these limits, as they stand and under the API's prefix; the metrics' path is too."""
     storage_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
@@ -358,7 +358,7 @@ class TracingSettings(Section):
 
 
 class ServiceSettings(Section):
-    """What every service is told. Subclass it with the service's own fields and sections."""
+    """The settings every service has. Subclass it with the service's own fields and sections."""
 
     environment: Environment = "dev"
     debug: bool = False

@@ -84,8 +84,8 @@ def error_of_answer(fault: httpx.HTTPStatusError, *, service: str) -> GlamBaseEr
 
     A 4xx whose code is known here becomes the same error as over there, with its message and
     details. Anything else is a `RateLimitedError` or an `UpstreamServiceError` that carries the
-    code in ``upstream_error``. A 401 is among those: it is our own token that was refused, and our
-    caller must not be told that his was.
+    code in ``upstream_error``. A 401 is among those: it is our own token that was refused, not
+    our caller's.
     """
     classified = classify_http_error(fault, service_name=service)
     body = _read_error(fault.response)

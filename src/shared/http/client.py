@@ -168,7 +168,7 @@ class ServiceClient:
         await self._http.aclose()
 
     async def check(self) -> CircuitStatus:
-        """Tell the circuit's state, for a `Probe`; it asks nobody and never fails.
+        """Return the circuit's state, for a `Probe`; it sends nothing and never fails.
 
         A service that stops being ready because another one is down only spreads the outage.
         """

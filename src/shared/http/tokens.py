@@ -3,9 +3,9 @@
     header   alg "HS256", kid: which secret
     claims   iss: the calling service, aud: the called one, iat, exp, tenant_id if there is one
 
-The tenant travels in it, because whoever may invent a tenant may read any. A secret that several
-services share proves that one of them signed, not which one: give a service a secret of its own,
-under a key id `<service>/<name>`, and no other can sign in its name with it.
+The tenant travels in it, since a caller that may invent a tenant may read any. A secret that
+several services share proves that one of them signed, not which one: give a service a secret of its
+own, under a key id `<service>/<name>`, and no other can sign in its name with it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def sign_token(
 def verify_token(auth: ServiceAuthSettings, token: str, *, audience: str) -> Caller:
     """Read who calls from a token.
 
-    The reason of a refusal is in the log alone: whoever has no valid token learns nothing.
+    The reason of a refusal is in the log alone: a caller without a valid token learns nothing.
 
     Args:
         auth: the secrets; without any, every token is refused.

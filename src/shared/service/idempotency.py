@@ -17,7 +17,7 @@ this follows what the header's draft [1] leaves to us:
   ``Set-Cookie``, and with ``Idempotency-Replayed: true``. The same means the method, path, query
   and body, byte for byte; anything else under the key is answered with 422.
 - A key belongs to the tenant and the user of the context. It is looked at after all dependencies of
-  the route, so that whoever may not call it learns nothing from a key.
+  the route, so that a caller without access learns nothing from a key.
 - While the first request runs, others under its key are answered with 409 and ``Retry-After``.
 - An error that is raised, a timeout and a crash undo everything, and with it the key: the same
   request may be sent again, and is worked on again. This holds for a 4xx too. If its reason still

@@ -24,7 +24,7 @@ def configure_tracing(
     Without an endpoint nothing happens, and nothing of OpenTelemetry's SDK is loaded.
 
     Args:
-        settings: the endpoint, and what it is to be told.
+        settings: the endpoint, its headers and timeouts.
         service: the resource's `service.name`.
         version: the resource's `service.version`.
         environment: the resource's `deployment.environment.name`; `dev` and `prod` are written

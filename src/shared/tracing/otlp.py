@@ -236,7 +236,7 @@ def _text(text: str) -> str:
 
 # -- the SDK's own words ---------------------------------------------------------------------------
 # It logs every attempt and every span that finds the queue full. In our threads that is kept out of
-# the log, and the reason told once; what other users of the SDK have to say is not touched.
+# the log, and the reason logged once; what other users of the SDK have to say is not touched.
 
 _local = threading.local()
 

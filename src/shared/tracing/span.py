@@ -26,7 +26,7 @@ _logger = logging.getLogger("shared.tracing")
 
 @dataclass(frozen=True, slots=True)
 class FinishedSpan:
-    """A step that is over, as `record_span` was told of it."""
+    """A span that has ended, as `record_span` takes it."""
 
     name: str
     kind: Kind
@@ -237,7 +237,7 @@ def instrumented_trace() -> TraceContext | None:
     """Return OpenTelemetry's current span, ``None`` if there is none.
 
     Where ``opentelemetry-instrument``, an ``instrument_app`` or FastAPI's own telemetry has opened
-    a span around the application, a span of ours belongs under it: read from the request's headers
+    a span around the application, our span belongs under it: read from the request's headers
     instead, the two would be siblings, and without a caller's trace they would not even be of the
     same trace.
     """

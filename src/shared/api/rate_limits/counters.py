@@ -75,7 +75,7 @@ class Counters:
         """Count a call unless there were ``limit`` within the last ``seconds``.
 
         Raises:
-            RedisError: nobody knows, since Redis gave no answer in time, or a bad one.
+            RedisError: Redis gave no answer in time, or an error; the call may be counted or not.
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -94,7 +94,7 @@ class Limiter:
         self.tenant = _policies(settings.tenant, "tenant")
         self._settings = settings
         if settings.storage_url is not None:
-            _ = self.counters  # a mistake is told now, not at the first request
+            _ = self.counters  # a mistake is raised now, not at the first request
         self._failing = False
         self._paused_until = 0.0
 
@@ -144,17 +144,17 @@ class Limiter:
         Raises:
             RateLimitedError: there were too many.
         """
-        told: list[tuple[bytes, bytes]] = _state(scope).setdefault("answer_headers", [])
+        headers: list[tuple[bytes, bytes]] = _state(scope).setdefault("answer_headers", [])
         # Sections 3.1 and 4.1 of the draft: Lists of Structured Fields, each item a String.
         items = (f'"{policy.name}";q={policy.quota};w={policy.seconds}' for policy in policies)
-        told.append((b"ratelimit-policy", ", ".join(items).encode()))
+        headers.append((b"ratelimit-policy", ", ".join(items).encode()))
         key = (self.service, counter, *subject)
         for policy in policies:
             hit = await self._hit(_key(*key, str(policy.quota), str(policy.seconds)), policy)
             if hit is None:
                 continue
             item = f'"{policy.name}";r={hit.remaining};t={hit.wait_seconds}'
-            told.append((b"ratelimit", item.encode()))
+            headers.append((b"ratelimit", item.encode()))
             if not hit.allowed:
                 http_requests_limited_total.labels(service=self.service, scope=policy.per).inc()
                 raise RateLimitedError(
