@@ -11,9 +11,11 @@ import ast
 import doctest
 import io
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import cleandoc, iscoroutine
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +32,7 @@ from shared.events import Contract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import ModuleType
 
     from shared.config import DatabaseSettings
 
@@ -70,7 +73,7 @@ PROVIDED = {
     "shared.database": "shop",
     "shared.delivery": "shop",
 }
-"""The fixture that provides the names of a package's examples."""
+"""The fixture that provides the names of a package's examples; of others, ``nothing``."""
 
 USUAL: dict[str, Any] = {
     **{name: getattr(data_room, name) for name in data_room.__all__},
@@ -124,18 +127,27 @@ async def shop(database_settings: DatabaseSettings) -> AsyncIterator[dict[str, A
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def found(name: str) -> tuple[str, object]:
+@pytest.fixture
+def nothing() -> dict[str, Any]:
+    """For packages whose examples stand by themselves."""
+    return {}
+
+
+def found(name: str) -> tuple[ModuleType, object]:
     """The package of a name, and what it names there."""
-    package = max((one for one in PROVIDED if name.startswith(f"{one}.")), key=len)
-    item: object = import_module(package)
-    for part in name.removeprefix(f"{package}.").split("."):
-        item = getattr(item, part)
-    return package, item
+    package, *rest = name.split(".")
+    with suppress(ModuleNotFoundError):  # a name in a module that is no package
+        while rest and find_spec(f"{package}.{rest[0]}") is not None:
+            package = f"{package}.{rest.pop(0)}"
+    module = import_module(package)
+    return module, attrgetter(".".join(rest))(module)
 
 
 @pytest.fixture
 def provided(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
-    names: dict[str, Any] = request.getfixturevalue(PROVIDED[found(name)[0]])
+    names: dict[str, Any] = request.getfixturevalue(
+        PROVIDED.get(found(name)[0].__name__, "nothing")
+    )
     return names
 
 
@@ -143,10 +155,9 @@ def provided(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
 async def test_the_example_answers_what_it_shows(
     name: str, provided: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package, item = found(name)
+    module, item = found(name)
     examples = doctest.DocTestParser().get_examples(cleandoc(item.__doc__ or ""), name)
     assert examples, f"the docstring of {name} has no example"
-    module = import_module(package)
     names = {one: getattr(module, one) for one in module.__all__}
     names |= USUAL | provided
     for example in examples:
