@@ -165,9 +165,9 @@ async def test_a_class_of_the_first_design_names_its_steps(bus: Bus) -> None:
 
     class Recorder(JetStreamEventSubscriber):
         middleware: ClassVar[Sequence[Middleware]] = (steps.outer, steps.inner)
-        stream_name = "TESTS"  # type: ignore[assignment]
-        subject = SUBJECT  # type: ignore[assignment]
-        durable_name = "recorder"  # type: ignore[assignment]
+        stream_name = "TESTS"
+        subject = SUBJECT
+        durable_name = "recorder"
 
         async def on_event(
             self, event: dict[str, Any], headers: dict[str, str] | None = None

@@ -109,7 +109,7 @@ async def test_a_plain_function_runs_in_a_thread_in_its_messages_context(
         meeting.wait(20)  # three at a time, though each blocks
         context = current()
         here = threading.current_thread() is threading.main_thread()
-        seen.append((here, context and context.tenant_id))
+        seen.append((here, context.service if context else None))
 
     async with service.assemble(settings) as application:
         uows = application.provisions.get(UnitOfWorkFactory)
@@ -120,7 +120,7 @@ async def test_a_plain_function_runs_in_a_thread_in_its_messages_context(
 
         await uows.run(ask)
         await eventually(lambda: len(seen) == 3)
-        assert [here for here, _ in seen] == [False] * 3
+        assert seen == [(False, "greeting-service")] * 3
         await eventually(lambda: settled(application.bus))
 
 

@@ -140,10 +140,8 @@ async def test_a_relay_killed_at_any_await_publishes_once_and_in_order(
         await bus.ensure_stream(Streams.CREDIT)
         await migrate(database, migrations="shared.delivery.migrations")
         died = 0
-        async with CrashPoints(
-            f"{FLOW}:relay", *settings, within=["shared.delivery.relay"]
-        ) as points:
-            await each_finds_a_point(points, ["shared.delivery.relay"])
+        async with CrashPoints(f"{FLOW}:relay", *settings, within=within) as points:
+            await each_finds_a_point(points, within)
             async for crash in points.each(every=EVERY or 40):
                 died += crash.happened
                 sent = [f"{crash.scenario} {number}" for number in range(3)]

@@ -61,7 +61,7 @@ class Pull:
     as well: a message that is larger than the bound is asked for by itself.
 
     Of a `pinned` consumer the server gives messages to one of its pulls only, for as long as that
-    one asks again in time; `pin` is the name the server gave to this one, None while another has
+    one asks again in time; `pin` is the name the server gave to this one, None while another
     has it.
     """
 
