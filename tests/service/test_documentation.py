@@ -1,5 +1,6 @@
-"""The how-to's block about order runs as printed."""
+"""The how-to's block about order, and the page about messages, run as printed."""
 
+import asyncio
 import re
 import sys
 from collections import defaultdict
@@ -16,12 +17,14 @@ from shared.delivery import UnitOfWork
 from shared.errors import ConflictError
 from shared.events import Envelope
 from shared.events.credit import ORDER_UPDATED, OrderUpdatedPayload
-from shared.messaging import OutgoingMessage
+from shared.messaging import DeadLetters, OutgoingMessage
+from shared.messaging.consuming.in_flight import TRANSITIONS
 from shared.testing import eventually
 
 from .test_application import running
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to.md"
+MESSAGES = PAGE.with_name("messages.md")
 TITLE = "## Handle the messages of one key in order"
 
 
@@ -56,6 +59,41 @@ async def test_the_orders_of_a_merchant_are_debited_one_after_the_other(
         await eventually(lambda: sum(map(len, debited.values())) == 12)
     assert failed
     assert debited == {merchant: [str(number) for number in range(6)] for merchant in merchants}
+
+
+async def test_what_is_not_signed_is_refused_and_what_the_service_publishes_is_signed(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    page = MESSAGES.read_text()
+    names: dict[str, Any] = {"__name__": __name__}
+    for block in re.findall(r"```python\n((?:import|from) .*?)```", page, re.DOTALL):
+        exec(compile(block, str(MESSAGES), "exec"), names)
+    service = names["service"]  # of the second block, with the first one's step added
+    service.middleware.append(names["only_signed"])
+    handled: list[str] = []
+
+    @service.handles(ORDER_UPDATED)
+    async def debit(order: OrderUpdatedPayload) -> None:
+        handled.append(order.order_id)
+
+    async with running(service, database_settings, nats_settings) as (application, _):
+        await application.bus.publisher.publish(_order(UUID(int=1), "signed"))
+        await application.bus.publisher.plain.publish(_order(UUID(int=1), "forged"))
+        letters = DeadLetters(application.bus)
+        await eventually(lambda: len(handled) == 1)
+        while not (found := await letters.list()):
+            await asyncio.sleep(0.01)
+    assert handled == ["signed"]
+    assert found[0].error_message == "the message is not signed by one of us"
+
+
+def test_the_table_of_states_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| (\w+) \| ([\w, ]*?) ?\|$", MESSAGES.read_text(), re.MULTILINE)
+    told = {before: set(after.split(", ")) - {""} for before, after in rows if before != "from"}
+    assert told == {
+        str(before): {str(after) for after in following}
+        for before, following in TRANSITIONS.items()
+    }
 
 
 def _order(merchant: UUID, order_id: str) -> OutgoingMessage:

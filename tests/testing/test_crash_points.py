@@ -20,6 +20,7 @@ from shared.testing.faults import database_down, killed
 from tests.testing import order_flow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from shared.config import DatabaseSettings, NatsSettings
@@ -32,8 +33,16 @@ WINDOWS = (
     "shared.delivery.unit_of_work.",  # commit
     "shared.delivery.relay.relay.",  # publish, mark
     "shared.delivery.inbox.",
-    "shared.service.handlers.",
-    "shared.messaging.subscriber.",  # acknowledge
+    "shared.service.runner.",
+    "shared.messaging.subscriber.",
+    "shared.messaging.consuming.handling.",
+)
+# Where the broker and the database are killed.
+WITHIN = (
+    "shared.delivery",
+    "shared.messaging.subscriber",
+    "shared.messaging.consuming",
+    "shared.service.runner",
 )
 # Every so-manieth of these moments; `GLAM_EVERY_CRASH=1` takes all of the whole flow.
 EVERY = int(os.environ.get("GLAM_EVERY_CRASH", "0"))
@@ -43,6 +52,13 @@ def chosen(several: int) -> dict[str, Any]:
     if EVERY:
         return {"every": EVERY}
     return {"every": several, "matching": "|".join(map(re.escape, WINDOWS))}
+
+
+async def each_finds_a_point(points: CrashPoints, within: Iterable[str]) -> None:
+    """A module that was renamed would go unwatched, and nobody would notice."""
+    where = [str(point) for point in await points.found()]
+    for module in within:
+        assert any(f" {module}" in each for each in where), module
 
 
 async def words(ledger: Path, scenario: str) -> Counter[str]:
@@ -117,7 +133,7 @@ async def test_a_relay_killed_at_any_await_publishes_once_and_in_order(
     database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
     settings = (database_settings.model_dump_json(), nats_settings.model_dump_json())
-    within = ("shared.delivery.relay",)
+    within = ["shared.delivery.relay"]
     async with (
         Bus(nats_settings, name="proof") as bus,
         Database(database_settings, schema="proof") as database,
@@ -126,6 +142,7 @@ async def test_a_relay_killed_at_any_await_publishes_once_and_in_order(
         await migrate(database, migrations="shared.delivery.migrations")
         died = 0
         async with CrashPoints(f"{FLOW}:relay", *settings, within=within) as points:
+            await each_finds_a_point(points, within)
             async for crash in points.each(every=EVERY or 40):
                 died += crash.happened
                 sent = [f"{crash.scenario} {number}" for number in range(3)]
@@ -156,8 +173,8 @@ async def test_the_broker_killed_at_any_await_loses_nothing(
     connection = await prepare(database_settings)
     nats = NatsSettings(servers=(own_nats_server.url,))
     settings = (database_settings.model_dump_json(), nats.model_dump_json())
-    within = ("shared.delivery", "shared.messaging.subscriber", "shared.service.handlers")
-    async with CrashPoints(f"{FLOW}:run", *settings, within=within) as points:
+    async with CrashPoints(f"{FLOW}:run", *settings, within=WITHIN) as points:
+        await each_finds_a_point(points, WITHIN)
         async for crash in points.each(victim=killed(own_nats_server), **chosen(25)):
             assert await effects(connection, crash.scenario) == 1, crash
     await connection.close()
@@ -169,8 +186,8 @@ async def test_the_database_killed_at_any_await_loses_nothing(
     connection = await prepare(own_postgres_server.settings)
     await connection.close()
     settings = (own_postgres_server.settings.model_dump_json(), nats_settings.model_dump_json())
-    within = ("shared.delivery", "shared.messaging.subscriber", "shared.service.handlers")
-    async with CrashPoints(f"{FLOW}:run", *settings, within=within) as points:
+    async with CrashPoints(f"{FLOW}:run", *settings, within=WITHIN) as points:
+        await each_finds_a_point(points, WITHIN)
         async for crash in points.each(victim=database_down(own_postgres_server), **chosen(25)):
             connection = await asyncpg.connect(own_postgres_server.url)
             assert await effects(connection, crash.scenario) == 1, crash

@@ -1,4 +1,4 @@
-"""The engine under every handler: reads a stream and sees each message through to its end."""
+"""Reading a stream: every message is handed to the pipeline, and seen through to its end."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _Call: TypeAlias = Callable[..., Any]
 
 
 class HandlerRunner:
-    """Runs one handler: decode, context and span, its own middleware, unit of work, call.
+    """Runs one handler: read (decode, context, span), its own middleware, unit of work, call.
 
     It raises what the handler raises; acknowledging, retrying and dead-lettering are the
     subscriber's. The steps are put together once; those that are not needed are not there.
@@ -86,18 +86,17 @@ class HandlerRunner:
         self._handle = self._composed(handler)
 
     def _composed(self, handler: Handler) -> CallNext:
-        if handler.batch is not None:
-            steps: list[Middleware] = [self._decode_batch, self._trace_batch, *handler.middleware]
-            return compose(
-                [*steps, self._commit_batch] if handler.transactional else steps,
-                self._call_with_lists,
-            )
-        steps = [self._decode, self._trace, *handler.middleware]
+        """Put the steps together; those that the handler does not need are not there."""
+        in_batches = handler.batch is not None
+        steps: list[Middleware] = [self._read_batch if in_batches else self._read]
+        steps += handler.middleware
         if handler.transactional:
-            steps.append(self._commit)
+            steps.append(self._commit_batch if in_batches else self._commit)
+        if in_batches:
+            return compose(steps, self._call_with_lists)
         return compose(steps, self._call_with_payload if self._payload_only else self._call)
 
-    async def __call__(self, delivery: Delivery) -> None:
+    def __call__(self, delivery: Delivery) -> Awaitable[None]:
         """Handle one delivery; a message whose effect is committed already is passed over.
 
         Raises:
@@ -105,7 +104,7 @@ class HandlerRunner:
             pydantic.ValidationError: the payload does not fit the contract.
             Exception: whatever the handler raises; its transaction is rolled back.
         """
-        await self._handle(delivery)
+        return self._handle(delivery)
 
     async def batch(self, deliveries: Sequence[Delivery]) -> None:
         """Handle deliveries together; those whose effect is committed already are left out.
@@ -120,27 +119,22 @@ class HandlerRunner:
 
     # -- one message -------------------------------------------------------------------------
 
-    async def _decode(self, delivery: Delivery, call_next: CallNext) -> None:
+    async def _read(self, delivery: Delivery, call_next: CallNext) -> None:
+        """Decode the message, and let what follows be done in its context and in a span."""
         decoded = self._contract.codec.decode(
             self._contract, delivery, envelope=self._reads_envelope
         )
         delivery.event_id = decoded.event_id
         delivery.envelope = decoded.envelope
-        delivery.context = context_from_message(decoded.sent, delivery.headers, self._service)
-        delivery.payload = decoded.payload
-        await call_next(delivery)
-
-    async def _trace(self, delivery: Delivery, call_next: CallNext) -> None:
         with span(
             f"handle {delivery.subject}",
             kind="consumer",
-            context=delivery.context,
+            context=context_from_message(decoded.sent, delivery.headers, self._service),
             subscriber=self._durable,
-            event_id=delivery.event_id,
+            event_id=decoded.event_id,
             attempt=delivery.attempt,
         ):
-            delivery.context = current()
-            delivery.payload = delivery.payload()  # its errors are in the span
+            delivery.payload = decoded.payload()
             await call_next(delivery)
 
     async def _commit(self, delivery: Delivery, call_next: CallNext) -> None:
@@ -171,7 +165,8 @@ class HandlerRunner:
 
     # -- a batch -----------------------------------------------------------------------------
 
-    async def _decode_batch(self, batch: Delivery, call_next: CallNext) -> None:
+    async def _read_batch(self, batch: Delivery, call_next: CallNext) -> None:
+        """Decode its messages, and let what follows be done in a span of the batch's own."""
         for delivery in batch.deliveries:
             decoded = self._contract.codec.decode(
                 self._contract, delivery, envelope=self._reads_envelope
@@ -179,9 +174,6 @@ class HandlerRunner:
             delivery.event_id = decoded.event_id
             delivery.envelope = decoded.envelope
             delivery.payload = decoded.payload()
-        await call_next(batch)
-
-    async def _trace_batch(self, batch: Delivery, call_next: CallNext) -> None:
         with span(
             f"handle batch {self._contract.subject}",
             kind="consumer",

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of_distribution
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from shared.events import Envelope, EnvelopeError, context_from_message
 from shared.events.streams import covers
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
-    from shared.legacy.messaging.dependencies import DepKeys
-    from shared.legacy.messaging.jetstream_wrapper import JetStreamWrapper
+    from shared.legacy.messaging.dependencies import DepKeys, ServiceDependencies
     from shared.messaging.consuming.delivery import Delivery
     from shared.messaging.consuming.pipeline import Middleware
     from shared.messaging.consuming.subscription import SubscriberStatus
+
+
+class Wrapper(Protocol):
+    """What a subscriber has of its `JetStreamWrapper`."""
+
+    dependencies: ServiceDependencies
+
+    @property
+    def bus(self) -> Bus:
+        """The bus of its connection."""
 
 
 class JetStreamEventSubscriber(ABC):
@@ -70,7 +79,7 @@ class JetStreamEventSubscriber(ABC):
         client: Client,
         js: JetStreamContext,
         logger: Any | None = None,
-        wrapper: JetStreamWrapper | None = None,
+        wrapper: Wrapper | None = None,
     ) -> None:
         self.client = client
         self.js = js

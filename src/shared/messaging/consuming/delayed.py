@@ -1,7 +1,7 @@
 """Messages put off for long: by a schedule of the stream, outside of the consumer (ADR-51).
 
 A message that waits in the consumer counts against its `max_ack_pending`; enough of them, and the
-server stops delivering, without a word. A schedule is a message of its own in the same stream,
+server stops delivering, silently. A schedule is a message of its own in the same stream,
 which the server publishes to the subject when its time has come.
 """
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shared.context import Context
     from shared.events import Envelope
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,8 +34,7 @@ class Delivery:
             by a schedule it counts on from there.
         event_id: the id of what it tells, once a service has read it; before that "".
         payload: the body as the contract's type, once a service has read it; before that None.
-        envelope: its envelope, if the handler or a middleware asks for it; else None.
-        context: whose work it is, once a service has read it; before that None.
+        envelope: its envelope, if the handler asks for it or it had to be read; else None.
         unit_of_work: the transaction it is handled in, for a handler that asks for one.
     """
 
@@ -44,7 +42,6 @@ class Delivery:
         "_stored_at",
         "attempt",
         "body",
-        "context",
         "envelope",
         "event_id",
         "headers",
@@ -75,7 +72,6 @@ class Delivery:
         self.event_id = ""
         self.payload: Any = None
         self.envelope: Envelope | None = None
-        self.context: Context | None = None
         self.unit_of_work: Any = None
 
     @property
@@ -120,7 +116,6 @@ class Delivery:
         copy.event_id = self.event_id
         copy.payload = self.payload if payload is None else payload
         copy.envelope = self.envelope
-        copy.context = self.context
         copy.unit_of_work = self.unit_of_work
         return copy
 

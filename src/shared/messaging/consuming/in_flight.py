@@ -206,10 +206,13 @@ class InFlight:
     def finish(self, message: InFlightMessage) -> bool:
         """Let go of a message whose attempt is through; tell whether it is over for good."""
         message.move(MessageState.GIVEN_BACK)  # unless it has ended: then this changes nothing
-        if over := message.over:
-            self._handled.add(message.key)
-        if self._messages.get(message.key) is message:
-            del self._messages[message.key]
+        key = message.key
+        over = message.state is not MessageState.GIVEN_BACK
+        if over:
+            self._handled.add(key)
+        if self._messages.get(key) is message:
+            del self._messages[key]
+        message.payload = message.envelope = None  # its acknowledgement may wait, and needs no body
         return over
 
     def take_unbegun(self) -> list[InFlightMessage]:

@@ -165,6 +165,7 @@ class DeadlineStep:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._running: dict[_Attempt, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, delivery: Delivery, call_next: CallNext) -> None:
@@ -174,7 +175,8 @@ class DeadlineStep:
             TimeoutError: It took too long.
             RuntimeError: Not we: it awaited something that was cancelled.
         """
-        task = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:  # pragma: no cover - a coroutine of asyncio runs in a task
             raise RuntimeError("messages are handled in tasks")
         cancelling = task.cancelling()
@@ -235,8 +237,12 @@ class ClaimCheckStep:
         Raises:
             ClaimLostError, MessageBusError: As `resolve`.
         """
-        deliveries = delivery.deliveries
-        if any(CLAIM in each.headers for each in deliveries):
-            resolved = {each: await resolve(self._connection, each) for each in deliveries}
-            delivery = delivery.map(resolved.__getitem__)
+        for each in delivery.deliveries:
+            if CLAIM in each.headers:
+                delivery = await self._resolved(delivery)
+                break
         await call_next(delivery)
+
+    async def _resolved(self, delivery: Delivery) -> Delivery:
+        resolved = {each: await resolve(self._connection, each) for each in delivery.deliveries}
+        return delivery.map(resolved.__getitem__)

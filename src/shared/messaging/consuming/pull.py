@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription as ClientSubscription
 
-# A request stands for 30 s and the server shows a sign of life at half of it; two signs missed
+# A request stands for 30 s and the server sends a heartbeat at half of it; two that are missed
 # mean that the request is lost.
 EXPIRES_SECONDS = 30.0
 _BEATS = 2
@@ -61,8 +61,8 @@ class Pull:
     as well: a message that is larger than the bound is asked for by itself.
 
     Of a `pinned` consumer the server gives messages to one of its pulls only, for as long as that
-    one asks again in time; `pin` is the name the server gave to this one, None while another has
-    the word.
+    one asks again in time; `pin` is the name the server gave to this one, None while another
+    has it.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Pull:
         while not self._changed.is_set() and self._lost is None:
             silent_at = self._last_heard + self._silence_seconds if self.outstanding else None
             if silent_at is not None and _now() >= silent_at:
-                self.lose("no sign of life from the server")
+                self.lose("no heartbeat from the server")
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(silent_at):
@@ -212,7 +212,7 @@ class Pull:
         elif status == _HEARTBEAT:
             self.heard = True
         elif status == _NOT_PINNED:
-            # Another subscriber has the word now. We stay in line, without the name we had.
+            # Another subscriber has the pin now. We stay in line, without the name we had.
             self.heard = True
             self.pin = None
             self.outstanding = 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PubAck:
-    """The server's word: stored in `stream` as `sequence`.
+    """The server's acknowledgement: stored in `stream` as `sequence`.
 
     `duplicate` says that a message of the same id was already there (inside the stream's dedupe
     window) and this one was not stored again.
@@ -51,7 +51,7 @@ class Call:
             self.done.set_result(None)
 
     def settle(self, place: int, outcome: PubAck | MessageBusError) -> None:
-        """Say what became of the message at `place`; a second word is not heard."""
+        """Say what became of the message at `place`; what is said of it again is passed over."""
         if self.outcomes[place] is _PENDING:
             self.outcomes[place] = outcome
             self._left -= 1
