@@ -18,7 +18,7 @@ __all__ = ["serve"]
 
 _logger = logging.getLogger(__name__)
 
-# After a second signal, so long may it take to give back what is in hand.
+# After a second signal, so long may it take to give back what is in flight.
 _LAST_SECONDS = 1.0
 
 
@@ -67,7 +67,7 @@ def serve(application: Application[Any]) -> None:
     outbox finish within ``drain_seconds`` while HTTP is still answered; then the listener closes.
     A second signal ends the process at once, by SIGALRM if it has not ended within a second: what
     was unfinished is delivered again by the server. So does the first while the service still
-    starts, and has nothing in hand.
+    starts, and has nothing in flight.
 
     Raises:
         SystemExit: with status 3 when the service could not start.

@@ -31,6 +31,7 @@ class StoredStream:
     replicas: int
     atomic: bool
     rollup: bool
+    retention: str
     max_age_seconds: float
     server: tuple[int, int]
 
@@ -67,6 +68,7 @@ class StreamStore:
             replicas=config.num_replicas or 1,
             atomic=bool(config.allow_atomic),
             rollup=bool(config.allow_rollup_hdrs),
+            retention=config.retention or "limits",
             max_age_seconds=config.max_age or 0.0,
             server=(version.major, version.minor),
         )
