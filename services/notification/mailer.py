@@ -53,7 +53,7 @@ class Mailer:
             address = Address(addr_spec=recipient)
         except (MessageError, IndexError, ValueError) as error:
             raise InvalidRecipientError(
-                f"{recipient!r} is no mail address", recipient=recipient, reason=str(error)
+                f"{recipient!r} is not a mail address", recipient=recipient, reason=str(error)
             ) from error
         mail = EmailMessage(policy=SMTP)
         mail["From"] = self._settings.sender

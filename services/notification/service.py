@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+from services.notification.email_sender import PUBLISHES, EmailSender
 from services.notification.mailer import Mailer
-from services.notification.post import PUBLISHES, PostOffice
 from services.notification.routes import router
 from services.notification.settings import NotificationSettings
 from services.notification.templates import Templates
@@ -30,11 +30,11 @@ service.router.include_router(router)
 
 
 @service.provides
-async def post_office(
+async def email_sender(
     settings: NotificationSettings, unit_of_work: UnitOfWorkFactory
-) -> AsyncIterator[PostOffice]:
+) -> AsyncIterator[EmailSender]:
     """Provide the way to the mail server."""
-    yield PostOffice(
+    yield EmailSender(
         unit_of_work,
         Templates(Path(__file__).with_name("mails")),
         Mailer(settings.smtp),
@@ -45,7 +45,7 @@ async def post_office(
 # The delays of ten attempts outlast the lease of one whose process died.
 @service.handles(SEND_EMAIL, retry=RetryPolicy(attempts=10))
 async def send_email(
-    command: SendEmailCommandPayload, envelope: Envelope, post: PostOffice
+    command: SendEmailCommandPayload, envelope: Envelope, sender: EmailSender
 ) -> None:
-    """Send the mail once; see ``PostOffice.send`` for what a crash can do."""
-    await post.send(command, envelope)
+    """Send the mail once; see ``EmailSender.send`` for what a crash can do."""
+    await sender.send(command, envelope)

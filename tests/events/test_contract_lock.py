@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.contracts import Change, ContractLock, LockError, compare_contracts, describe
+from shared.contracts import ContractChange, ContractLock, LockError, compare_contracts, describe
 from shared.platform.declared import CONTRACTS
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     return write
 
 
-def only(changes: tuple[Change, ...]) -> Change:
+def only(changes: tuple[ContractChange, ...]) -> ContractChange:
     assert len(changes) == 1, changes
     return changes[0]
 
 
-def changed(table: Written, after: str, before: str = BEFORE, head: str = HEAD) -> Change:
+def changed(table: Written, after: str, before: str = BEFORE, head: str = HEAD) -> ContractChange:
     lock = ContractLock.of(table(before))
     return only(compare_contracts(lock, table(after, head)))
 
 
-def line(change: Change) -> str:
+def line(change: ContractChange) -> str:
     assert change.place is not None
     return change.place.file.read_text().splitlines()[change.place.line - 1].strip()
 

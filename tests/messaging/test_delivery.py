@@ -41,7 +41,7 @@ async def _handler(_: Delivery) -> None: ...
 
 
 def test_the_stream_follows_from_the_subject() -> None:
-    assert Subscription("evt.order.updated", "credit", _handler).stream == "WEBHOOKS"
+    assert Subscription("evt.invoice.paid", "credit", _handler).stream == "INVOICE"
     assert Subscription("cmd.notification.>", "mail", _handler).stream == "NOTIFICATION"
 
 
@@ -53,8 +53,8 @@ def test_a_durable_that_cannot_be_a_token_is_refused(durable: str) -> None:
 
 def test_a_subject_of_no_stream_needs_the_stream() -> None:
     with pytest.raises(ValueError, match="no stream holds"):
-        Subscription("evt.unheard.of", "credit", _handler)
-    assert Subscription("evt.unheard.of", "credit", _handler, stream="OWN").stream == "OWN"
+        Subscription("orders.created", "credit", _handler)
+    assert Subscription("orders.created", "credit", _handler, stream="OWN").stream == "OWN"
 
 
 def test_concurrency_is_at_least_one() -> None:

@@ -21,8 +21,9 @@ from shared.messaging import (
     PubAck,
     PublishNext,
 )
+from shared.testing import eventually
 
-from .conftest import SUBJECT, Subscribers, eventually, message
+from .conftest import SUBJECT, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

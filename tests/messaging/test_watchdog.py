@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from shared.messaging import Bus, Delivery
+from shared.testing import eventually
 
-from .conftest import STREAM, Subscribers, eventually, message
+from .conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     import pytest

@@ -25,7 +25,7 @@ from shared.doctor.checks.server import judge_clock
 from shared.doctor.checks.streams import _copies
 from shared.doctor.patient import Patient, duration
 from shared.doctor.releases import judge_release
-from shared.events import Contract
+from shared.events import JSON, Contract, StreamDefinition
 from shared.messaging import (
     Bus,
     DeadLetters,
@@ -516,6 +516,35 @@ async def test_a_subject_in_two_forms_and_one_of_no_stream(nats_settings: NatsSe
         found = await ill(service, on_nats(nats_settings))
     assert "Greeting version 2 (hello-service)" in found["contract-disputed"].what
     assert "no stream holds 'orders.created'" in found["contract-stream"].what
+
+
+async def test_two_services_whose_streams_take_one_subject_are_told(
+    nats_settings: NatsSettings,
+) -> None:
+    one = hello_service()
+    other = Service(
+        "other-service",
+        publishes=[Contract("evt.merchant.gone", Greeting)],
+        streams=[StreamDefinition("GONE", ("evt.merchant.>",))],
+    )
+    settings = on_nats(nats_settings)
+    found = await examine([one, other], settings={each.name: settings for each in (one, other)})
+    (told,) = [each for each in found if each.code == "contract-stream"]
+    assert told.about == "hello-service and other-service"
+    assert "GONE takes evt.merchant.>" in told.what
+
+
+async def test_an_external_stream_is_looked_at_and_not_judged_by_what_is_declared(
+    nats_settings: NatsSettings,
+) -> None:
+    contract = Contract("orders.created", Greeting, stream="ORDERS", codec=JSON)
+    service = Service("view-service", publishes=[contract])
+    missing = (await ill(service, on_nats(nats_settings)))["stream-missing"]
+    assert "somebody else looks after it" in missing.what
+    async with Bus(nats_settings, name="tests") as bus:
+        await bus.js.add_stream(StreamConfig(name="ORDERS", subjects=["orders.>"], max_msgs=10))
+        found = await ill(service, on_nats(nats_settings))
+    assert not {"stream-limits", "stream-subjects", "stream-drift"} & found.keys()
 
 
 def test_every_code_is_in_the_documentation_with_its_reason() -> None:

@@ -19,6 +19,7 @@ from shared.events import Envelope
 from shared.events.credit import ORDER_UPDATED, OrderUpdatedPayload
 from shared.messaging import DeadLetters, OutgoingMessage
 from shared.messaging.consuming.in_flight import TRANSITIONS
+from shared.service import Service
 from shared.testing import eventually
 
 from .test_application import running
@@ -68,7 +69,7 @@ async def test_what_is_not_signed_is_refused_and_what_the_service_publishes_is_s
     names: dict[str, Any] = {"__name__": __name__}
     for block in re.findall(r"```python\n((?:import|from) .*?)```", page, re.DOTALL):
         exec(compile(block, str(MESSAGES), "exec"), names)
-    service = names["service"]  # of the second block, with the first one's step added
+    service: Service = names["service"]  # of the second block, with the first one's step added
     service.middleware.append(names["only_signed"])
     handled: list[str] = []
 

@@ -25,7 +25,7 @@ from shared.messaging import (
     PublishNext,
 )
 from shared.service import Service
-from tests.messaging.conftest import eventually
+from shared.testing import eventually
 
 if TYPE_CHECKING:
     from shared.config import DatabaseSettings

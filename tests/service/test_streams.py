@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from nats.js.api import StreamConfig
@@ -275,6 +275,28 @@ async def test_a_dead_letter_in_plain_json_keeps_its_event_id_when_it_is_replaye
             await letters.replay(listed[0].sequence, edit=DeadLetterEdit(values={"order": 5}))
             await eventually(lambda: seen == [Order(order=5)])
             await handled(app, {"ORDERS:1"})
+
+
+@pytest.mark.parametrize("retention", ["interest", "workqueue"])
+async def test_what_is_published_to_a_stream_of_another_retention_is_handled(
+    database_settings: DatabaseSettings,
+    nats_settings: NatsSettings,
+    retention: Literal["interest", "workqueue"],
+) -> None:
+    seen: list[int] = []
+    jobs = StreamDefinition("JOBS", ("cmd.invoice.>", "evt.invoice.>"), retention=retention)
+    service = Service("invoice-service", publishes=[PAID], streams=[jobs])
+
+    @service.handles(PAID)
+    async def paid(paid: Paid) -> None:
+        seen.append(paid.number)
+
+    async with running(service, database_settings, nats_settings) as (app, _):
+        await eventually(lambda: app._subscribers[0].status.state == "running")
+        for number in range(3):
+            async with app.unit_of_work() as uow:
+                uow.outbox.add(PAID, Paid(number=number), key="a")
+        await eventually(lambda: seen == [0, 1, 2])
 
 
 async def test_a_service_may_own_a_stream_of_any_subjects(

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, text, update
 
+from services.notification.email_sender import EmailSender
 from services.notification.mailer import Mailer
 from services.notification.models import Notification
-from services.notification.post import PostOffice
 from services.notification.service import service
 from services.notification.settings import SmtpSettings
 from services.notification.templates import Rendered, Templates
@@ -119,9 +119,9 @@ async def test_a_command_becomes_a_mail_in_text_and_html(
 async def test_one_mail_however_often_the_command_comes(
     running: Application[Any], smtp_sink: SmtpSink
 ) -> None:
-    post = running.provisions.get(PostOffice)
+    sender = running.provisions.get(EmailSender)
     for _ in range(3):
-        await post.send(command(), envelope())
+        await sender.send(command(), envelope())
     assert len(smtp_sink.messages) == 1
     assert len(await rows(running)) == len(await published(running)) == 1
 
@@ -129,9 +129,9 @@ async def test_one_mail_however_often_the_command_comes(
 async def test_of_attempts_at_once_one_speaks_to_the_server(
     running: Application[Any], smtp_sink: SmtpSink
 ) -> None:
-    post = running.provisions.get(PostOffice)
+    sender = running.provisions.get(EmailSender)
     outcomes = await asyncio.gather(
-        *(post.send(command(), envelope()) for _ in range(5)), return_exceptions=True
+        *(sender.send(command(), envelope()) for _ in range(5)), return_exceptions=True
     )
     assert {type(outcome) for outcome in outcomes} <= {type(None), ConflictError}
     assert len(smtp_sink.messages) == 1
@@ -146,9 +146,9 @@ async def lease_until(running: Application[Any], moment: str) -> None:
 async def test_an_attempt_that_died_is_taken_over_after_its_lease(
     running: Application[Any], smtp_sink: SmtpSink
 ) -> None:
-    post = running.provisions.get(PostOffice)
+    sender = running.provisions.get(EmailSender)
     await smtp_sink.pause()
-    attempt = asyncio.create_task(post.send(command(), envelope()))
+    attempt = asyncio.create_task(sender.send(command(), envelope()))
 
     async def claimed() -> bool:
         return bool(await rows(running))
@@ -160,9 +160,9 @@ async def test_an_attempt_that_died_is_taken_over_after_its_lease(
     await smtp_sink.resume()
     await lease_until(running, "now() + interval '1 hour'")  # however long the cancelling took
     with pytest.raises(ConflictError):
-        await post.send(command(), envelope())
+        await sender.send(command(), envelope())
     await lease_until(running, "now()")
-    await post.send(command(), envelope())
+    await sender.send(command(), envelope())
     (row,) = await rows(running)
     assert (row.status, row.attempts) == ("sent", 2)
     assert {mail.message["Message-ID"] for mail in smtp_sink.messages} == {
@@ -193,13 +193,13 @@ async def test_an_outage_of_the_mail_server_delays_the_mail(
 async def test_a_temporary_refusal_is_tried_again(
     running: Application[Any], smtp_sink: SmtpSink
 ) -> None:
-    post = running.provisions.get(PostOffice)
+    sender = running.provisions.get(EmailSender)
     smtp_sink.answer = "451 4.3.0 Try again later"
     with pytest.raises(EmailProviderError):
-        await post.send(command(), envelope())
+        await sender.send(command(), envelope())
     assert [(row.status, row.attempts) for row in await rows(running)] == [("waiting", 1)]
     smtp_sink.answer = None
-    await post.send(command(), envelope())
+    await sender.send(command(), envelope())
     assert [(row.status, row.attempts) for row in await rows(running)] == [("sent", 2)]
 
 
@@ -218,7 +218,7 @@ async def test_a_permanent_refusal_is_told_and_not_tried_again(
     assert event.payload["error_code"] == "554"
     assert event.payload["will_retry"] is False
     smtp_sink.answer = None
-    await running.provisions.get(PostOffice).send(command(), envelope())
+    await running.provisions.get(EmailSender).send(command(), envelope())
     assert smtp_sink.messages == ()
 
 

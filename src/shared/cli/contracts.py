@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from typer import Context
 
-    from shared.contracts import Change, ContractTable
+    from shared.contracts import ContractChange, ContractTable
     from shared.events import Contract
     from shared.messaging import ConsumerFacts
     from shared.service import Service
@@ -358,7 +358,7 @@ def _read(file: Path) -> ContractLock:
         raise LockError(f"{file}: {error.message}") from error
 
 
-def _tell(changes: Iterable[Change]) -> None:
+def _tell(changes: Iterable[ContractChange]) -> None:
     for change in changes:
         where = f"{change.place}: " if change.place is not None else ""
         typer.echo(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         Verdict,
     )
     from shared.contracts.lock import (
-        Change,
         ChangeKind,
+        ContractChange,
         ContractLock,
         LockError,
         compare_contracts,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Break",
-    "Change",
     "ChangeKind",
+    "ContractChange",
     "ContractLock",
     "ContractRow",
     "ContractTable",
@@ -54,7 +54,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Break": "shared.contracts.schema_diff",
-        "Change": "shared.contracts.lock",
+        "ContractChange": "shared.contracts.lock",
         "ChangeKind": "shared.contracts.lock",
         "ContractLock": "shared.contracts.lock",
         "ContractRow": "shared.contracts.table",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from shared.contracts.table import ContractRow, Speaker
+    from shared.contracts.table import ContractRow, DeclaredService
     from shared.events.contract import Contract
 
 _JSON = "application/json"
@@ -43,7 +43,7 @@ _HEADERS: dict[str, tuple[str, bool]] = {
 
 
 def asyncapi_document(
-    services: Sequence[Speaker],
+    services: Sequence[DeclaredService],
     *,
     declared: Iterable[Contract[Any]] = (),
     title: str | None = None,
@@ -96,7 +96,7 @@ def asyncapi_document(
 
 
 def _operations(
-    services: Iterable[Speaker], ids: Mapping[Contract[Any], list[str]]
+    services: Iterable[DeclaredService], ids: Mapping[Contract[Any], list[str]]
 ) -> dict[str, dict[str, Any]]:
     operations: dict[str, dict[str, Any]] = {}
     for service in sorted(services, key=lambda each: each.name):
@@ -122,7 +122,7 @@ def _operations(
 
 
 def _operation(
-    action: str, service: Speaker, contract: Contract[Any], ids: Iterable[str]
+    action: str, service: DeclaredService, contract: Contract[Any], ids: Iterable[str]
 ) -> dict[str, Any]:
     channel = contract.subject
     return {

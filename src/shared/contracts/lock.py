@@ -42,7 +42,7 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ContractChange:
     """One contract that is no longer as it was locked.
 
     `reasons` say why, `place` is the line to change, and `remedy` is what to do there.
@@ -156,7 +156,7 @@ class ContractLock:
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def compare_contracts(lock: ContractLock, table: ContractTable) -> tuple[Change, ...]:
+def compare_contracts(lock: ContractLock, table: ContractTable) -> tuple[ContractChange, ...]:
     """Return what was changed since the lock was written; breaking changes first.
 
     Raises:
@@ -164,7 +164,7 @@ def compare_contracts(lock: ContractLock, table: ContractTable) -> tuple[Change,
     """
     present = ContractLock.of(table)
     rows = {(row.subject, row.version): row for row in table.rows}
-    changes: list[Change] = []
+    changes: list[ContractChange] = []
     for key, before in lock.contracts.items():
         if key in rows:
             changes += _changed(before, present.contracts[key], rows[key].contract)
@@ -172,7 +172,7 @@ def compare_contracts(lock: ContractLock, table: ContractTable) -> tuple[Change,
             changes.append(_gone(before, [row for row in table.rows if row.subject == key[0]]))
     followed = {subject for subject, _ in lock.contracts.keys() - rows.keys()}
     changes += [
-        Change(
+        ContractChange(
             *key,
             ChangeKind.COMPATIBLE,
             "is new",
@@ -198,12 +198,12 @@ def _locked(row: ContractRow) -> LockedContract:
 
 def _changed(
     before: LockedContract, after: LockedContract, contract: Contract[Any]
-) -> Iterable[Change]:
+) -> Iterable[ContractChange]:
     """Return what became of a contract that kept its version."""
     about = (after.subject, after.version)
     if before.schema == after.schema:
         if before != after:
-            yield Change(*about, ChangeKind.COMPATIBLE, _speakers(before, after))
+            yield ContractChange(*about, ChangeKind.COMPATIBLE, _speakers(before, after))
         return
     backward = find_breaks(written=before.schema, read=after.schema)
     producers = {*before.producers, *after.producers}
@@ -213,7 +213,9 @@ def _changed(
         forward = find_breaks(written=after.schema, read=before.schema)
     if not backward and not forward:
         place = place_of_field(contract.payload, ())
-        yield Change(*about, ChangeKind.COMPATIBLE, "has another form, which fits", place=place)
+        yield ContractChange(
+            *about, ChangeKind.COMPATIBLE, "has another form, which fits", place=place
+        )
         return
     readers = ", ".join(sorted(consumers)) or "whoever reads it"
     writers = ", ".join(sorted(producers)) or "its producers"
@@ -224,7 +226,7 @@ def _changed(
         f"{place}: {reason}" if place is not None else reason
         for place, reason in zip(places, reasons, strict=True)
     )
-    yield Change(
+    yield ContractChange(
         *about,
         ChangeKind.BREAKING,
         "has another form, and its version is the same",
@@ -234,12 +236,12 @@ def _changed(
     )
 
 
-def _gone(before: LockedContract, rows: Sequence[ContractRow]) -> Change:
+def _gone(before: LockedContract, rows: Sequence[ContractRow]) -> ContractChange:
     """Return what became of a contract whose subject has other versions now, or none."""
     about = (before.subject, before.version)
     if not rows:
         spoken = ", ".join(sorted({*before.producers, *before.consumers}))
-        return Change(
+        return ContractChange(
             *about,
             ChangeKind.BREAKING,
             f"is declared no more{f', and {spoken} spoke it' if spoken else ''}",
@@ -249,7 +251,7 @@ def _gone(before: LockedContract, rows: Sequence[ContractRow]) -> Change:
     contract = newest.contract
     place = place_of_contract(contract)
     if newest.version < before.version:
-        return Change(
+        return ContractChange(
             *about,
             ChangeKind.BREAKING,
             f"went back to version {newest.version}",
@@ -258,7 +260,7 @@ def _gone(before: LockedContract, rows: Sequence[ContractRow]) -> Change:
             f"let it be version {before.version}, or {before.version + 1} if its form is another",
         )
     if before.version in contract.readable_versions:
-        return Change(
+        return ContractChange(
             *about,
             ChangeKind.COMPATIBLE,
             f"is version {newest.version} now, and {before.version} is read through its steps",
@@ -267,7 +269,7 @@ def _gone(before: LockedContract, rows: Sequence[ContractRow]) -> Change:
     missing = contract.readable_versions[0] - 1
     backward = find_breaks(written=before.schema, read=contract.form())
     forward = find_breaks(written=contract.form(), read=before.schema)
-    return Change(
+    return ContractChange(
         *about,
         ChangeKind.BREAKING,
         f"is version {newest.version} now, and nothing takes {missing} to {missing + 1}",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shared.events.streams import StreamTable
 
 
-class Listener(Protocol):
+class DeclaredHandler(Protocol):
     """What the table needs of a handler."""
 
     @property
@@ -30,7 +30,7 @@ class Listener(Protocol):
         """Return the name of its durable consumer."""
 
 
-class Speaker(Protocol):
+class DeclaredService(Protocol):
     """What the table needs of a service; `shared.service.Service` has it."""
 
     @property
@@ -46,7 +46,7 @@ class Speaker(Protocol):
         """Its streams, with those that its contracts name."""
 
     @property
-    def handlers(self) -> Sequence[Listener]:
+    def handlers(self) -> Sequence[DeclaredHandler]:
         """What handles its messages."""
 
 
@@ -92,7 +92,7 @@ class ContractTable:
 
 
 def describe(
-    services: Iterable[Speaker] = (), *, declared: Iterable[Contract[Any]] = ()
+    services: Iterable[DeclaredService] = (), *, declared: Iterable[Contract[Any]] = ()
 ) -> ContractTable:
     """Return the contracts of the services given, each form once.
 

@@ -118,4 +118,4 @@ def _object(text: str | None, name: str) -> dict[str, Any]:
     value = {} if text is None else from_json(text)
     if isinstance(value, dict):
         return value
-    raise ValueError(f"the CloudEvent's {name} is no JSON object")
+    raise ValueError(f"the CloudEvent's {name} is not a JSON object")

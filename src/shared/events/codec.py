@@ -26,7 +26,7 @@ from pydantic_core import from_json, to_json
 
 from shared.context import safe_id
 from shared.events import headers as header
-from shared.events.envelope import Envelope, EnvelopeError, P, Spoken, may_be_no_json
+from shared.events.envelope import Envelope, EnvelopeError, P, Spoken, may_not_be_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -224,8 +224,8 @@ class _Sent:
     encoded_payload: bytes
 
     @property
-    def merchant_id(self) -> str | None:
-        """The merchant that the payload itself names, if it does."""
+    def tenant_id(self) -> str | None:
+        """The tenant that the payload itself names, as its `merchant_id`, if it does."""
         try:
             document = from_json(self.encoded_payload)
         except ValueError:
@@ -237,7 +237,7 @@ class _Sent:
 def _in_one_pass(contract: Readable[P], message: Received) -> Decoded[P] | None:
     body = message.body
     # A CloudEvent in binary mode may carry anything; and what is not valid JSON is refused later.
-    if "ce-specversion" in message.headers or may_be_no_json(body):
+    if "ce-specversion" in message.headers or may_not_be_json(body):
         return None
     # If both parts are JSON, the cut is between two fields of the envelope.
     head, found, tail = body.partition(b',"payload":')

@@ -54,7 +54,7 @@ class Spoken(Protocol[P]):
 
 
 class EnvelopeError(ValidationError):
-    """A message is no envelope, or a payload cannot be put into one.
+    """A message is not an envelope, or a payload cannot be put into one.
 
     `details` lists the required fields that are ``missing`` and those that are ``invalid``.
     The message never quotes what was in them.
@@ -144,7 +144,7 @@ class Envelope(BaseModel):
         `idempotency_key`, the stream keeps the first; without a key every envelope is another.
 
         Raises:
-            EnvelopeError: the payload is no JSON, or its contract could not read it back.
+            EnvelopeError: the payload is not valid JSON, or its contract could not read it back.
 
         """
         context = current() or Context.start()
@@ -174,7 +174,7 @@ class Envelope(BaseModel):
         except ValueError as error:
             raise EnvelopeError(f"the envelope is not valid JSON: {error}") from error
         given = metadata or idempotency_key is not None or type(source_service) is not str
-        if given or may_be_no_json(written):
+        if given or may_not_be_json(written):
             envelope = cls.decode(encoded)  # what the caller gave is looked at like anybody's
         else:
             envelope = cls._of_parts(about, moment, written)
@@ -202,7 +202,8 @@ class Envelope(BaseModel):
         """Read an envelope from Python values; UUIDs, datetimes, models and the like become JSON.
 
         Raises:
-            EnvelopeError: a required field is missing, or a value does not fit or is no JSON.
+            EnvelopeError: a required field is missing, or a value does not fit or is not
+                valid JSON.
 
         """
         if not isinstance(document, Mapping):
@@ -217,12 +218,12 @@ class Envelope(BaseModel):
         """Read an envelope from the body of a message.
 
         Raises:
-            EnvelopeError: the body is no JSON object, or a required field is missing or invalid.
+            EnvelopeError: the body is not a JSON object, or a required field is missing or invalid.
 
         """
         try:
             text = body if isinstance(body, bytes) else body.encode()
-            if may_be_no_json(text):
+            if may_not_be_json(text):
                 from_json(text, allow_inf_nan=False)
             envelope: Self = cls.__pydantic_validator__.validate_json(text)
             if envelope.timestamp.tzinfo is not UTC:  # else it was completed, see `_complete`
@@ -301,7 +302,7 @@ class Envelope(BaseModel):
         return to_json(document)
 
     def payload_as_it_came(self) -> bytes | None:
-        """Return the payload's own bytes of the message, or what is no JSON; None if unknown.
+        """Return the payload's own bytes of the message, or what is not JSON; None if unknown.
 
         They are found without parsing: a quote that follows a comma begins a string, since inside
         of one it would follow a backslash, and what ends one is not followed by a name. So what is
@@ -327,8 +328,8 @@ class Envelope(BaseModel):
         return f"sha256:{sha256(name.encode()).hexdigest()}"
 
     @property
-    def merchant_id(self) -> str | None:
-        """The merchant that the payload itself names, if it does."""
+    def tenant_id(self) -> str | None:
+        """The tenant that the payload itself names, as its `merchant_id`, if it does."""
         merchant = self.payload.get("merchant_id")
         return safe_id(merchant) if isinstance(merchant, str) else None
 
@@ -344,7 +345,7 @@ class Envelope(BaseModel):
         if context is not None and self.trace_id not in {None, context.trace.trace_id}:
             context = None  # a relay's own work, say, rather than the work that made this event
         trace = trace or (context.trace if context else header.trace_from_id(self.trace_id))
-        tenant = self.merchant_id or (safe_id(context.tenant_id) if context else None)
+        tenant = self.tenant_id or (safe_id(context.tenant_id) if context else None)
         version = str(self.metadata.get("version", ""))
         headers = {
             header.MESSAGE_ID: self.message_id,
@@ -362,10 +363,10 @@ _FIELDS = frozenset(Envelope.model_fields)
 _new, _set = object.__new__, object.__setattr__
 
 
-def may_be_no_json(text: bytes) -> bool:
+def may_not_be_json(text: bytes) -> bool:
     """Tell whether the text holds a word that Python's JSON knows, and nobody else's does.
 
-    In a string it does no harm. One letter is sought at ten times the pace of a word.
+    In a string it does no harm. A single letter is found ten times as fast as a word.
     """
     return (b"N" in text and b"NaN" in text) or (b"I" in text and b"Infinity" in text)
 

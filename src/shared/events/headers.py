@@ -60,8 +60,8 @@ class Sent(Protocol):
         """The id that its sender's caller gave."""
 
     @property
-    def merchant_id(self) -> str | None:
-        """The merchant that the payload itself names, if it does."""
+    def tenant_id(self) -> str | None:
+        """The tenant that the payload itself names, as its `merchant_id`, if it does."""
 
 
 def context_from_message(
@@ -87,6 +87,6 @@ def context_from_message(
         or safe_id(envelope.correlation_id)
         or trace.trace_id,
         trace=trace,
-        tenant_id=safe_id(sent.get(TENANT)) or envelope.merchant_id,
+        tenant_id=safe_id(sent.get(TENANT)) or envelope.tenant_id,
         service=service,
     )

@@ -258,7 +258,8 @@ class Application(Generic[S]):
             subjects = ", ".join(contract.subject for contract in contracts)
             if not await check_holder(bus, name, [contract.subject for contract in contracts]):
                 _logger.warning(
-                    "stream %s is not there yet; %s waits until who publishes %s creates it",
+                    "stream %s is not there yet; %s waits for it with %s, until who publishes its "
+                    "events or handles its commands creates it",
                     name,
                     self.service.name,
                     subjects,

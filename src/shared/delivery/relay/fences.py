@@ -160,6 +160,8 @@ class Fences:
 
     async def _takes_fences(self, stream: StreamFacts) -> bool:
         """Have the stream take the subjects of fences."""
+        if stream.retention == "interest":
+            return False  # it keeps nothing that nobody reads, and so no fence
         if not stream.rollup:
             _logger.warning(
                 "stream %s is not fenced: it was made without allow_rollup", stream.name

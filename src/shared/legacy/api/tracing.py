@@ -1,4 +1,4 @@
-"""The trace id of the work in hand; see `shared.tracing` for spans."""
+"""The trace id of the current work; see `shared.tracing` for spans."""
 
 from __future__ import annotations
 

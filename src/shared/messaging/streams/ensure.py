@@ -141,12 +141,10 @@ async def check_holder(bus: Connection, name: str, subjects: Sequence[str]) -> b
             answer.
     """
     with translated("look up stream", stream=name):
-        held = {
-            subject: [(holder, own) for holder, own in await _held(bus) if overlap(own, subject)]
-            for subject in subjects
-        }
+        held = await _held(bus)
         there = await _look_up(bus, name) is not None
-    for subject, holders in held.items():
+    for subject in subjects:
+        holders = [(holder, own) for holder, own in held if overlap(own, subject)]
         if any(holder == name for holder, _ in holders):
             continue
         if holders:

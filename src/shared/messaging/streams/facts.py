@@ -90,6 +90,11 @@ class StreamFacts:
         return int(self.config.get("num_replicas") or 1)
 
     @property
+    def retention(self) -> str:
+        """When it lets messages go by itself: ``limits``, ``interest`` or ``workqueue``."""
+        return str(self.config.get("retention") or "limits")
+
+    @property
     def atomic(self) -> bool:
         """Whether it takes atomic batches (ADR-50)."""
         return bool(self.config.get("allow_atomic"))

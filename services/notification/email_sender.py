@@ -22,7 +22,7 @@ from shared.events.notification import (
 )
 from shared.platform.errors.notification import EmailProviderError
 
-__all__ = ["PUBLISHES", "PostOffice"]
+__all__ = ["PUBLISHES", "EmailSender"]
 
 PUBLISHES = (EMAIL_SENT, EMAIL_FAILED)
 
@@ -34,7 +34,7 @@ class _Attempt(NamedTuple):
     number: int
 
 
-class PostOffice:
+class EmailSender:
     """Turns commands into mails. It holds no transaction while it speaks to the mail server."""
 
     def __init__(
