@@ -239,11 +239,6 @@ def test_database_messaging_and_http_do_not_see_each_other() -> None:
         assert loaded & others == set()
 
 
-def test_the_root_package_costs_nothing() -> None:
-    ours = {name for name in loaded_by("shared") if name.startswith("shared")}
-    assert ours == {"shared"}
-
-
 def test_the_contracts_of_import_linter_hold() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(

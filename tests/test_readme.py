@@ -34,7 +34,7 @@ async def test_the_block_runs_as_printed_and_its_trace_is_drawn(tmp_path: Path) 
         env={"COLUMNS": "200"},
         log_file=output,
     )
-    async with up, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
+    async with up, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(120):
         while (address := re.search(r"(http://\S+)/docs", output.read_text())) is None:
             assert up.returncode is None, output.read_text()
             await asyncio.sleep(0.05)

@@ -9,7 +9,7 @@ from shared.dev import NatsServer, ProcessError
 
 
 async def connect(server: NatsServer) -> Client:
-    return await nats.connect(server.url, allow_reconnect=False, connect_timeout=5)
+    return await nats.connect(server.url, allow_reconnect=False, connect_timeout=60)
 
 
 async def message_count(server: NatsServer) -> int:

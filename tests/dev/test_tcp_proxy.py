@@ -60,7 +60,7 @@ async def connected(proxy: TcpProxy) -> AsyncIterator[Streams]:
 async def said(streams: Streams, words: bytes) -> bytes:
     reader, writer = streams
     writer.write(words)
-    return await asyncio.wait_for(reader.readexactly(len(words)), 20)
+    return await asyncio.wait_for(reader.readexactly(len(words)), 120)
 
 
 async def silent(reader: asyncio.StreamReader) -> bool:
@@ -75,7 +75,7 @@ async def test_everything_arrives_unchanged_and_the_end_is_passed_on(proxy: TcpP
     words = bytes(range(256)) * 8192
     async with connected(proxy) as (reader, writer):
         writer.write(words)
-        assert await asyncio.wait_for(reader.readexactly(len(words)), 20) == words
+        assert await asyncio.wait_for(reader.readexactly(len(words)), 120) == words
         writer.write_eof()
         assert await reader.read() == b"bye"
 
@@ -85,7 +85,7 @@ async def test_a_cut_resets_the_client_and_the_next_connection_works(proxy: TcpP
         assert await said(streams, b"hello") == b"hello"
         proxy.cut()
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(streams[0].read(), 20)
+            await asyncio.wait_for(streams[0].read(), 120)
     async with connected(proxy) as streams:
         assert await said(streams, b"again") == b"again"
 
@@ -96,7 +96,7 @@ async def test_one_connection_is_cut_and_the_other_goes_on(proxy: TcpProxy) -> N
         await said(other, b"2")
         proxy.connections[0].cut()
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(one[0].read(), 20)
+            await asyncio.wait_for(one[0].read(), 120)
         assert await said(other, b"3") == b"3"
 
 
@@ -113,7 +113,7 @@ async def test_what_is_dropped_never_arrives_and_nobody_is_told(
         # A stream with a hole is of no use: healing ends it.
         proxy.heal()
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 20)
+            await asyncio.wait_for(reader.read(), 120)
     async with connected(proxy) as streams:
         assert await said(streams, b"after") == b"after"
 
@@ -134,7 +134,7 @@ async def test_a_pause_holds_and_loses_nothing(proxy: TcpProxy) -> None:
         writer.write(b"held")
         assert await silent(reader)
         proxy.resume()
-        assert await asyncio.wait_for(reader.readexactly(4), 20) == b"held"
+        assert await asyncio.wait_for(reader.readexactly(4), 120) == b"held"
 
 
 async def test_a_fault_of_all_holds_for_new_connections_too(proxy: TcpProxy) -> None:
@@ -143,7 +143,7 @@ async def test_a_fault_of_all_holds_for_new_connections_too(proxy: TcpProxy) -> 
         writer.write(b"held")
         assert await silent(reader)
         proxy.heal()
-        assert await asyncio.wait_for(reader.readexactly(4), 20) == b"held"
+        assert await asyncio.wait_for(reader.readexactly(4), 120) == b"held"
 
 
 async def test_a_delay_keeps_the_order(proxy: TcpProxy) -> None:
@@ -154,7 +154,7 @@ async def test_a_delay_keeps_the_order(proxy: TcpProxy) -> None:
         await asyncio.sleep(0.01)
         proxy.to_server.delay(0)
         writer.write(b"b")
-        assert await asyncio.wait_for(reader.readexactly(2), 20) == b"ab"
+        assert await asyncio.wait_for(reader.readexactly(2), 120) == b"ab"
         assert asyncio.get_running_loop().time() - began >= 0.19
 
 
@@ -172,15 +172,15 @@ async def test_a_half_close_ends_one_direction(proxy: TcpProxy, echo: Echo) -> N
     async with connected(proxy) as (reader, writer):
         await said((reader, writer), b"a")
         proxy.to_server.half_close()
-        await asyncio.wait_for(echo.ended.wait(), 20)
-        assert await asyncio.wait_for(reader.read(), 20) == b"bye"
+        await asyncio.wait_for(echo.ended.wait(), 120)
+        assert await asyncio.wait_for(reader.read(), 120) == b"bye"
 
 
 async def test_who_comes_while_it_refuses_is_reset(proxy: TcpProxy) -> None:
     proxy.refuse()
     with pytest.raises(ConnectionResetError):
         async with connected(proxy) as (reader, _):
-            await asyncio.wait_for(reader.readexactly(1), 20)
+            await asyncio.wait_for(reader.readexactly(1), 120)
     proxy.accept()
     async with connected(proxy) as streams:
         assert await said(streams, b"in") == b"in"
@@ -190,7 +190,7 @@ async def test_a_server_that_is_away_is_told_as_a_reset() -> None:
     async with TcpProxy("127.0.0.1", 1) as proxy:
         with pytest.raises(ConnectionResetError):
             async with connected(proxy) as (reader, _):
-                await asyncio.wait_for(reader.readexactly(1), 20)
+                await asyncio.wait_for(reader.readexactly(1), 120)
 
 
 class Twice:
@@ -203,7 +203,7 @@ async def test_a_filter_decides_what_goes_on(proxy: TcpProxy) -> None:
     proxy.to_server.filter(Twice)
     async with connected(proxy) as (reader, writer):
         writer.write(b"ab")
-        assert await asyncio.wait_for(reader.readexactly(4), 20) == b"abab"
+        assert await asyncio.wait_for(reader.readexactly(4), 120) == b"abab"
 
 
 async def test_stop_ends_all_and_may_be_called_again(echo: Echo) -> None:
@@ -217,7 +217,7 @@ async def test_stop_ends_all_and_may_be_called_again(echo: Echo) -> None:
         await proxy.stop()
         await proxy.stop()
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(streams[0].read(), 20)
+            await asyncio.wait_for(streams[0].read(), 120)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
     await proxy.start()

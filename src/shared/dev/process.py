@@ -46,7 +46,7 @@ class Process(abc.ABC):
         *,
         name: str,
         log_file: Path | None = None,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         stop_timeout_seconds: float = 10.0,
     ) -> None:
         self.name = name

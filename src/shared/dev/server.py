@@ -37,7 +37,7 @@ class Server(Process):
         name: str,
         data_dir: Path | None = None,
         port: int | None = None,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         stop_timeout_seconds: float = 10.0,
     ) -> None:
         super().__init__(

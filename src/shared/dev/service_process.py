@@ -25,7 +25,7 @@ class ServiceProcess(Process):
         cwd: Path | None = None,
         log_file: Path | None = None,
         ready_url: str | None = None,
-        start_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 60.0,
         stop_timeout_seconds: float = 30.0,
     ) -> None:
         command = (

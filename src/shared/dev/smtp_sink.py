@@ -142,7 +142,7 @@ class SmtpSink:
         """Go on after `pause`."""
         self._paused = False
 
-    async def wait_for(self, count: int = 1, *, timeout_seconds: float = 10.0) -> tuple[Mail, ...]:
+    async def wait_for(self, count: int = 1, *, timeout_seconds: float = 60.0) -> tuple[Mail, ...]:
         """Wait until at least `count` mails have come, and return all.
 
         Raises:
