@@ -111,6 +111,8 @@ def test_many_are_replayed_only_when_that_is_meant() -> None:
     assert dlq("replay", "1", "--all").exit_code == 2
     shown = dlq("replay", "--durable", "odd", "--dry-run")
     assert "3 would be replayed; nothing was done" in shown.output
+    named = dlq("replay", "--match-reason", "REJECT", "--reason", "mended", "--dry-run")
+    assert "6 would be replayed" in named.output
     refused = dlq("replay", "--durable", "odd", answer="n\n")
     assert refused.exit_code == 1
     assert "replay 3 dead letters?" in refused.output

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from shared.config import redaction
 from shared.errors.details import json_safe
 
 
@@ -130,3 +131,13 @@ def test_anything_can_be_sent_and_is_stable(value: object) -> None:
     safe = json_safe(value)
     assert json.dumps(safe, allow_nan=False, ensure_ascii=False).encode()
     assert json_safe(safe) == safe
+
+
+def test_secrets_are_hidden_by_their_name_and_by_their_look_where_that_is_asked() -> None:
+    value = {"password": "hunter2", "where": ["nats://me:hunter3@host"], "deep": {"er": {"x": 1}}}
+    assert json_safe(value)["password"] == "hunter2"
+    assert json_safe(value, depth=2, redaction=redaction) == {
+        "password": redaction.MASK,
+        "where": [f"nats://me:{redaction.MASK}@host"],
+        "deep": {"er": "..."},
+    }

@@ -90,11 +90,7 @@ def told(letter: DeadLetterHead) -> dict[str, object]:
 
 def told_whole(letter: DeadLetter) -> dict[str, object]:
     """Return a dead letter with its body: as text where it is text, and as base64 in any case."""
-    try:
-        text = letter.body.decode()
-    except UnicodeDecodeError:
-        text = None
-    return {**told(letter), "body": text, "body_base64": b64encode(letter.body).decode()}
+    return {**told(letter), "body": letter.text, "body_base64": b64encode(letter.body).decode()}
 
 
 def pretty(body: bytes) -> str:

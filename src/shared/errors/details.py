@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Protocol
+from uuid import UUID
 
 _MAX_DEPTH = 16
 
@@ -71,6 +73,8 @@ def _convert(value: object, depth: int, name: str, redaction: Redaction | None) 
         return value.total_seconds()
     if isinstance(value, bytes | bytearray):
         return _text(value.decode("utf-8", "backslashreplace"), redaction)
+    if isinstance(value, UUID | Decimal):
+        return str(value)
     if isinstance(value, BaseException) and redaction is not None:
         return _text(f"{type(value).__qualname__}: {value}", redaction)
     shape = _shape(value, as_is=redaction is not None)

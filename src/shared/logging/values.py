@@ -67,26 +67,25 @@ class Loggable(list[object]):
     """A list of plain JSON data whose maker has hidden its secrets: it is written as it is."""
 
 
-def loggable_fields(fields: Mapping[str, object], depth: int = _DEPTH) -> dict[str, object]:
+def loggable_fields(fields: Mapping[str, object]) -> dict[str, object]:
     """Turn fields into plain JSON data; most are text or whole numbers, and take the short way."""
     plain: dict[str, object] = {}
     for name, value in fields.items():
         kind = type(value)
         if kind is str and not is_secret(name):
-            text = cast("str", value)
-            plain[name] = redact_text(text)
+            plain[name] = redact_text(cast("str", value))
         elif kind is int and not is_secret(name):
             plain[name] = value
         else:
-            plain[name] = loggable(name, value, depth)
+            plain[name] = loggable(name, value)
     return plain
 
 
-def loggable(name: str, value: object, depth: int = _DEPTH) -> object:
+def loggable(name: str, value: object) -> object:
     """Turn what is logged under `name` into plain JSON data, down to six levels."""
     if type(value) is Loggable:
         return value
-    return json_safe(value, depth=depth, name=name, redaction=redaction)
+    return json_safe(value, depth=_DEPTH, name=name, redaction=redaction)
 
 
 def without_emails(value: T) -> T:

@@ -80,6 +80,14 @@ class DeadLetter(DeadLetterHead):
 
     body: bytes = field(repr=False)
 
+    @property
+    def text(self) -> str | None:
+        """The body as text; None where it is not UTF-8."""
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError:
+            return None
+
 
 def kept_stream(name: str, subjects: str) -> StreamConfig:
     """Return the configuration of a stream that keeps dead letters."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypedDict, cast
-
-from pydantic_core import from_json, to_json
+from typing import TYPE_CHECKING, Any, cast
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
 from shared.messaging.consuming.pull import GROUP
+from shared.messaging.streams.api import ask_jetstream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,17 +40,6 @@ _PINNED_SINCE = (2, 11)
 Config = dict[str, object]
 
 
-class _Refusal(TypedDict, total=False):
-    code: int
-    err_code: int
-    description: str
-
-
-class _Answer(TypedDict, total=False):
-    error: _Refusal
-    config: Config
-
-
 def can_pin(bus: Connection) -> bool:
     """Tell whether the server can keep the replicas of a subscription from passing each other."""
     version = bus.client.connected_server_version
@@ -80,7 +67,7 @@ async def ensure_consumer(bus: Connection, subscription: Subscription) -> None:
     """
     stream, durable = subscription.stream or "", subscription.durable
     asked = wanted_of_consumer(bus, subscription)
-    there = await _call(bus, "INFO", subscription, b"")
+    there = await _call(bus, "INFO", subscription)
     refusal = there.get("error", {})
     if refusal.get("err_code") == _STREAM_NOT_FOUND:
         raise MessageBusError(
@@ -115,7 +102,7 @@ async def unpin(bus: Connection, subscription: Subscription) -> None:
     Raises:
         MessageBusError: JetStream did not answer.
     """
-    await _call(bus, "UNPIN", subscription, to_json({"group": GROUP}))
+    await _call(bus, "UNPIN", subscription, {"group": GROUP})
 
 
 async def withdraw(bus: Connection, subscription: Subscription) -> None:
@@ -127,7 +114,7 @@ async def withdraw(bus: Connection, subscription: Subscription) -> None:
     Raises:
         MessageBusError: JetStream did not answer.
     """
-    await _call(bus, "INFO", subscription, b"")
+    await _call(bus, "INFO", subscription)
 
 
 def wanted_of_consumer(bus: Connection, subscription: Subscription) -> Config:
@@ -188,21 +175,27 @@ async def _create(bus: Connection, subscription: Subscription, config: Config) -
     metadata = {**_metadata(config), **subscription.metadata}
     if metadata:
         config = {**config, "metadata": metadata}
-    request = to_json({"stream_name": subscription.stream, "config": config})
+    request = {"stream_name": subscription.stream, "config": config}
     if refusal := (await _call(bus, "CREATE", subscription, request)).get("error"):
         raise _refused("change", subscription, refusal)
 
 
-async def _call(bus: Connection, verb: str, subscription: Subscription, request: bytes) -> _Answer:
-    # By hand: nats-py's ConsumerConfig does not know of priority groups, and would drop them.
+async def _call(
+    bus: Connection,
+    verb: str,
+    subscription: Subscription,
+    request: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
     stream = subscription.stream or ""
-    subject = f"$JS.API.CONSUMER.{verb}.{stream}.{subscription.durable}"
-    with translated("subscribe", subject=subscription.subject, stream=stream):
-        answer = await bus.client.request(subject, request, timeout=API_TIMEOUT_SECONDS)
-    return cast("_Answer", from_json(answer.data))
+    verb = f"CONSUMER.{verb}.{stream}.{subscription.durable}"
+    return await ask_jetstream(
+        bus, verb, request, operation="subscribe", subject=subscription.subject, stream=stream
+    )
 
 
-def _refused(what: str, subscription: Subscription, refusal: _Refusal) -> MessageBusError:
+def _refused(
+    what: str, subscription: Subscription, refusal: Mapping[str, object]
+) -> MessageBusError:
     return MessageBusError(
         f"{what} of consumer {subscription.durable} was refused: {refusal.get('description')}",
         operation="subscribe",

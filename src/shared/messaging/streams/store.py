@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import nats.js.errors
-from pydantic_core import from_json, to_json
 
 from shared.errors import MessageBusError
 from shared.events.streams import covers
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.connection.errors import translated
+from shared.messaging.streams.api import ask_jetstream
 from shared.messaging.streams.facts import (
     ConsumerFacts,
     StoredMessage,
@@ -148,13 +148,7 @@ class StreamStore:
 
     async def _ask(self, verb: str, request: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Return the server's answer; an empty one where there is no such thing."""
-        # By hand: nats-py drops what it does not know, and tells no clock.
-        body = to_json(request) if request else b""
-        with translated("look up", subject=f"$JS.API.{verb}"):
-            message = await self._bus.client.request(
-                f"$JS.API.{verb}", body, timeout=API_TIMEOUT_SECONDS
-            )
-        answer = cast("dict[str, Any]", from_json(message.data))
+        answer = await ask_jetstream(self._bus, verb, request, operation="look up")
         if (refusal := answer.get("error")) is None:
             return answer
         if refusal.get("code") == _NOT_FOUND:

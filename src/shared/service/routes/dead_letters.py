@@ -114,12 +114,8 @@ class WholeDeadLetter(DeadLetterSummary):
     @classmethod
     def of(cls, letter: DeadLetter) -> Self:
         """Show a dead letter."""
-        try:
-            text = letter.body.decode()
-        except UnicodeDecodeError:
-            text = None
         known = DeadLetterSummary.model_validate(letter).model_dump()
-        return cls(**known, body=text, body_base64=b64encode(letter.body).decode())
+        return cls(**known, body=letter.text, body_base64=b64encode(letter.body).decode())
 
 
 class DeadLetterList(BaseModel):
