@@ -7,7 +7,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -21,6 +21,9 @@ from shared.messaging import DeadLetters, OutgoingMessage
 from shared.messaging.consuming.in_flight import TRANSITIONS
 
 from .test_application import running, until
+
+if TYPE_CHECKING:
+    from shared.service import Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to.md"
 MESSAGES = PAGE.with_name("messages.md")
@@ -67,7 +70,7 @@ async def test_what_is_not_signed_is_refused_and_what_the_service_publishes_is_s
     names: dict[str, Any] = {"__name__": __name__}
     for block in re.findall(r"```python\n((?:import|from) .*?)```", page, re.DOTALL):
         exec(compile(block, str(MESSAGES), "exec"), names)
-    service = names["service"]  # of the second block, with the first one's step added
+    service: Service = names["service"]  # of the second block, with the first one's step added
     service.middleware.append(names["only_signed"])
     handled: list[str] = []
 

@@ -12,25 +12,16 @@ from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.errors import translated
-from shared.messaging.dead_letters.store import REPLAY_FOR
+from shared.messaging.consuming.delivery import ATTEMPTS, KEPT_ID, REPLAY_FOR, SCHEDULE
 from shared.messaging.publisher import OutgoingMessage
 from shared.messaging.publishing.wire import MESSAGE_ID
 from shared.messaging.streams.diff import covers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shared.messaging.connection.bus import Bus
     from shared.messaging.consuming.in_flight import InFlightMessage
 
-SCHEDULE = "Nats-Schedule"
 _TARGET = "Nats-Schedule-Target"
-
-ATTEMPTS = "Glam-Attempts"
-_KEPT_ID = "Glam-Message-Id"
-
-# What the server puts on a message it publishes for a schedule, and what engines put there.
-_MARKS = (ATTEMPTS, _KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
 
 
 class Delayed:
@@ -72,7 +63,7 @@ class Delayed:
             if not name.lower().startswith("nats-")
         }
         if message_id := message.headers.get(MESSAGE_ID):
-            headers[_KEPT_ID] = message_id
+            headers[KEPT_ID] = message_id
         headers |= {
             ATTEMPTS: str(message.made),
             REPLAY_FOR: self._durable,
@@ -88,18 +79,3 @@ class Delayed:
                 raise
             return False  # too large with these headers, or schedules were switched off
         return True
-
-
-def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
-    """Return the headers a message was published with, and the attempts it brings along."""
-    if not headers:
-        return {}, 0
-    sent = dict(headers)
-    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent:
-        return sent, 0
-    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(_KEPT_ID)
-    for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
-        sent.pop(name, None)
-    if message_id:
-        sent[MESSAGE_ID] = message_id
-    return sent, int(attempts) if attempts.isdecimal() else 0

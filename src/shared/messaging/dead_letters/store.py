@@ -19,7 +19,7 @@ from shared.errors import (
     ValidationError,
 )
 from shared.messaging.connection.errors import translated
-from shared.messaging.consuming.delivery import Delivery
+from shared.messaging.consuming.delivery import REPLAY_FOR, Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
 from shared.messaging.dead_letters.dead_letter import (
     DeadLetter,
@@ -66,8 +66,6 @@ STREAM = "DEAD_LETTERS"
 SUBJECTS = "dlq.>"
 MAX_AGE_SECONDS = 30 * 24 * 60 * 60
 
-# A replayed message carries the durable it is meant for; other durables pass it over.
-REPLAY_FOR = "Glam-Replay-For"
 
 _PAGE = 500
 _ALL = DeadLetterFilter()
