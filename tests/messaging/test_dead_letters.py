@@ -9,7 +9,8 @@ import pytest
 
 from shared.errors import MessageBusError, NotFoundError
 from shared.messaging import Bus, DeadLetters, Delivery
-from shared.messaging.dead_letters.store import REPLAY_FOR, fingerprint
+from shared.messaging.consuming.delivery import REPLAY_FOR
+from shared.messaging.dead_letters.store import fingerprint
 from shared.testing import eventually
 
 from .conftest import SUBJECT, Subscribers, message

@@ -224,6 +224,7 @@ def test_names_and_labels_are_the_documented_ones() -> None:
         "outbox_partitions": ("service",),
         "subscriber_circuit_open": ("service", "subscriber"),
         "subscriber_paused": ("service", "subscriber"),
+        "subscriber_blocked_seconds": ("service", "subscriber"),
         "build_info": ("service", "version", "chassis", "python"),
     }
     objects = [value for value in vars(metrics).values() if hasattr(value, "_labelnames")]

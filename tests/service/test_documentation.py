@@ -7,7 +7,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -23,6 +23,9 @@ from shared.service import Service
 from shared.testing import eventually
 
 from .test_application import running
+
+if TYPE_CHECKING:
+    from shared.service import Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to.md"
 MESSAGES = PAGE.with_name("messages.md")

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 from shared.errors import MessageBusError
 from shared.legacy.table import handed_on
 from shared.messaging.connection.watchdog import HEARTBEATS, IN_PROGRESS, Watched
-from shared.messaging.consuming.delayed import SCHEDULE, as_sent
-from shared.messaging.consuming.delivery import AckSubject
+from shared.messaging.consuming.delivery import REPLAY_FOR, SCHEDULE, AckSubject, as_sent
 from shared.messaging.consuming.handling import ATTEMPTS_FAILED, EXHAUSTED, HOPELESS, Handling
-from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, MessageState
+from shared.messaging.consuming.in_flight import (
+    Batched,
+    InFlight,
+    InFlightMessage,
+    InTurn,
+    MessageState,
+)
 from shared.messaging.consuming.metrics import SubscriberMetrics
 from shared.messaging.consuming.ordering import InOrder
 from shared.messaging.consuming.pipeline import is_outage
-from shared.messaging.consuming.prefetch import Batched, InTurn
 from shared.messaging.consuming.pull import EXPIRES_SECONDS, Pull, PullLostError
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.consuming.subscription import State, SubscriberStatus, Subscription
-from shared.messaging.dead_letters.store import REPLAY_FOR
 from shared.messaging.streams.consumers import (
     can_pin,
     ensure_consumer,

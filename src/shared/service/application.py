@@ -293,7 +293,9 @@ class Application(Generic[S]):
             handler,
             service=self.service.name,
             provisions=self._provisions,
-            unit_of_work=self.unit_of_work if self._database is not None else None,
+            unit_of_work=(
+                self._provisions.get(UnitOfWorkFactory) if self._database is not None else None
+            ),
             transaction_attempts=self.settings.database.transaction_attempts,
         )
         durable = handler.durable(self.service.name)

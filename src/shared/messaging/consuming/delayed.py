@@ -13,23 +13,15 @@ from typing import TYPE_CHECKING
 from shared.errors import MessageBusError
 from shared.events.streams import covers
 from shared.messaging.connection.errors import translated
-from shared.messaging.dead_letters.store import KEPT_ID, REPLAY_FOR
+from shared.messaging.consuming.delivery import ATTEMPTS, KEPT_ID, REPLAY_FOR, SCHEDULE
 from shared.messaging.publisher import OutgoingMessage
 from shared.messaging.publishing.wire import MESSAGE_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shared.messaging.connection.bus import Bus
     from shared.messaging.consuming.in_flight import InFlightMessage
 
-SCHEDULE = "Nats-Schedule"
 _TARGET = "Nats-Schedule-Target"
-
-ATTEMPTS = "Glam-Attempts"
-
-# What the server puts on a message it publishes for a schedule, and what engines put there.
-_MARKS = (ATTEMPTS, KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
 
 
 class Delayed:
@@ -87,18 +79,3 @@ class Delayed:
                 raise
             return False  # too large with these headers, or schedules were switched off
         return True
-
-
-def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
-    """Return the headers a message was published with, and the attempts it brings along."""
-    if not headers:
-        return {}, 0
-    sent = dict(headers)
-    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent and KEPT_ID not in sent:
-        return sent, 0
-    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(KEPT_ID)
-    for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
-        sent.pop(name, None)
-    if message_id:
-        sent[MESSAGE_ID] = message_id
-    return sent, int(attempts) if attempts.isdecimal() else 0

@@ -5,10 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shared.events.headers import MESSAGE_ID
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shared.events import Envelope
+
+# The durable that a message is for alone: one that was replayed from the dead letters, or put off.
+REPLAY_FOR = "Glam-Replay-For"
+
+# What a message that was put off by a schedule carries: see `shared.messaging.consuming.delayed`.
+SCHEDULE = "Nats-Schedule"
+ATTEMPTS = "Glam-Attempts"
+KEPT_ID = "Glam-Message-Id"
+
+# What the server puts on a message it publishes for a schedule, and what subscribers put there.
+_MARKS = (ATTEMPTS, KEPT_ID, "Nats-Scheduler", "Nats-Schedule-Next", "Nats-Pin-Id")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -209,3 +222,18 @@ class AckSubject(NamedTuple):
             int(stored_at_ns),
             int(pending),
         )
+
+
+def as_sent(headers: Mapping[str, str] | None) -> tuple[dict[str, str], int]:
+    """Return the headers a message was published with, and the attempts it brings along."""
+    if not headers:
+        return {}, 0
+    sent = dict(headers)
+    if ATTEMPTS not in sent and "Nats-Pin-Id" not in sent and KEPT_ID not in sent:
+        return sent, 0
+    attempts, message_id = sent.get(ATTEMPTS, ""), sent.get(KEPT_ID)
+    for name in (*_MARKS, REPLAY_FOR) if ATTEMPTS in sent else _MARKS:
+        sent.pop(name, None)
+    if message_id:
+        sent[MESSAGE_ID] = message_id
+    return sent, int(attempts) if attempts.isdecimal() else 0

@@ -16,6 +16,7 @@ from shared.messaging.consuming.pipeline import (
     CircuitStep,
     ClaimCheckStep,
     DeadlineStep,
+    MetricsStep,
     OutageStep,
     StoppedError,
     compose,
@@ -106,7 +107,7 @@ class Handling:
         if self.breaker is not None:
             steps.append(CircuitStep(self.breaker))
         steps += [
-            self._metrics.step,
+            MetricsStep(self._metrics),
             DeadlineStep(subscription.deadline_seconds),
             ClaimCheckStep(bus),
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from enum import StrEnum
 from struct import Struct
 from time import monotonic
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from shared.messaging.consuming.delivery import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from shared.messaging.consuming.delivery import AckSubject
+    from shared.messaging.consuming.subscription import BatchPolicy
 
 # A sequence alone would confuse the messages of a stream with those of its successor.
 Key: TypeAlias = tuple[int, int]
@@ -279,3 +282,61 @@ class RecentlyHandled:
         while found >= 0 and found % self._KEY.size:  # the end of one key, and the begin of another
             found = self._keys.find(wanted, found + 1)
         return found >= 0
+
+
+class InTurn:
+    """Messages one by one, as they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[InFlightMessage] = deque()
+
+    def add(self, message: InFlightMessage) -> None:
+        """Take a message in."""
+        self._waiting.append(message)
+
+    def __len__(self) -> int:
+        """How many messages wait to begin."""
+        return len(self._waiting)
+
+    def take(self, *, at_once: bool) -> list[InFlightMessage]:
+        """Return the next message; nothing if there is none."""
+        del at_once
+        return [self._waiting.popleft()] if self._waiting else []
+
+
+class Batched:
+    """Messages together: as soon as there are enough, or the first has waited long enough.
+
+    Args:
+        policy: how many, how long.
+        ready: called when a batch became ready by waiting.
+    """
+
+    def __init__(self, policy: BatchPolicy, *, ready: Callable[[], None]) -> None:
+        self._policy = policy
+        self._ready = ready
+        self._waiting: deque[InFlightMessage] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, message: InFlightMessage) -> None:
+        """Take a message in."""
+        self._waiting.append(message)
+
+    def __len__(self) -> int:
+        """How many messages wait to begin."""
+        return len(self._waiting)
+
+    def take(self, *, at_once: bool) -> list[InFlightMessage]:
+        """Return the next batch; nothing if it is to wait for more, unless `at_once`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, size = self._waiting, self._policy.size
+        if not waiting:
+            return []
+        loop = asyncio.get_running_loop()
+        due = waiting[0].arrived_at + self._policy.wait_seconds
+        if len(waiting) < size and loop.time() < due and not at_once:
+            self._timer = loop.call_at(due, self._ready)
+            return []
+        return [waiting.popleft() for _ in range(min(size, len(waiting)))]

@@ -21,8 +21,9 @@ from shared.metrics import (
 from shared.resilience import Circuit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shared.messaging.consuming.delivery import Delivery
-    from shared.messaging.consuming.pipeline import CallNext
 
 
 # `00-<trace id>-<span id>-<flags>` (W3C Trace Context, 3.2).
@@ -52,24 +53,23 @@ class SubscriberMetrics:
         self._outcomes: list[Outcome] = []
         self._telling = False
 
-    async def step(self, delivery: Delivery, call_next: CallNext) -> None:
-        """Measure what follows, an attempt."""
-        messages = delivery.deliveries
-        self._running += len(messages)
+    def began(self, deliveries: Sequence[Delivery]) -> float:
+        """Note that an attempt begins; return what `ended` wants to know of it."""
+        self._running += len(deliveries)
         now = time.time()
-        for message in messages:
-            if message.attempt == 1:
-                self._lags.append((max(now - message.stored_at_seconds, 0), None))
+        for delivery in deliveries:
+            if delivery.attempt == 1:
+                self._lags.append((max(now - delivery.stored_at_seconds, 0), None))
         self._tell_soon()
-        began = time.perf_counter()
-        try:
-            await call_next(delivery)
-        finally:
-            seconds = time.perf_counter() - began
-            self._running -= len(messages)
-            for message in messages:
-                self._took.append((seconds, message.headers.get("traceparent")))
-            self._tell_soon()
+        return time.perf_counter()
+
+    def ended(self, deliveries: Sequence[Delivery], began: float) -> None:
+        """Note that the attempt is over."""
+        seconds = time.perf_counter() - began
+        self._running -= len(deliveries)
+        for delivery in deliveries:
+            self._took.append((seconds, delivery.headers.get("traceparent")))
+        self._tell_soon()
 
     def done(self, outcome: Outcome) -> None:
         """Note what became of a message after an attempt."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.messaging.connection.connection import Connection
+    from shared.messaging.consuming.metrics import SubscriberMetrics
     from shared.messaging.consuming.retry import RetryPolicy
     from shared.resilience import CircuitBreaker
 
@@ -141,6 +142,22 @@ class CircuitStep:
             breaker.abandoned()
             raise
         breaker.succeeded()
+
+
+class MetricsStep:
+    """Measures what follows: an attempt."""
+
+    def __init__(self, metrics: SubscriberMetrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, delivery: Delivery, call_next: CallNext) -> None:
+        """Do what follows, and write down how long it took."""
+        deliveries = delivery.deliveries
+        began = self._metrics.began(deliveries)
+        try:
+            await call_next(delivery)
+        finally:
+            self._metrics.ended(deliveries, began)
 
 
 @dataclass(eq=False, slots=True)

@@ -19,7 +19,7 @@ from shared.errors import (
 )
 from shared.events.headers import MESSAGE_ID
 from shared.messaging.connection.errors import translated
-from shared.messaging.consuming.delivery import Delivery
+from shared.messaging.consuming.delivery import KEPT_ID, REPLAY_FOR, Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
 from shared.messaging.dead_letters.dead_letter import (
     MAX_AGE_SECONDS,
@@ -71,10 +71,6 @@ _logger = logging.getLogger(__name__)
 STREAM = "DEAD_LETTERS"
 SUBJECTS = "dlq.>"
 
-# A replayed message carries the durable it is meant for; other durables pass it over.
-REPLAY_FOR = "Glam-Replay-For"
-# The id that a message was first published under, where it is published again under another.
-KEPT_ID = "Glam-Message-Id"
 
 _PAGE = 500
 _ALL = DeadLetterFilter()

@@ -11,7 +11,6 @@ import nats.errors
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.errors import bus_error, translated
-from shared.messaging.connection.outage import Outage
 from shared.messaging.publishing import batches
 from shared.messaging.publishing.acknowledgements import Acks, Call, PubAck
 from shared.messaging.publishing.claim_check import ClaimCheck
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from shared.messaging.publishing.wire import OutgoingMessage
 
 _logger = logging.getLogger(__name__)
+
+# The client tells only its maker of reconnections, and a bus may go around another's client.
+_LOOK_SECONDS = 0.02
 
 
 class Sender:
@@ -263,3 +265,59 @@ class Sender:
                 counter = messages_published_total.labels(self._bus.name, *labels)
                 self._counters[labels] = counter
             counter.inc(count)
+
+
+class Outage:
+    """One outage at a time: who meets it waits for its end, but not for longer than its patience.
+
+    Args:
+        bus: whose connection it is.
+        patience_seconds: counted from when the first met the outage, for all of them.
+    """
+
+    def __init__(self, bus: Connection, *, patience_seconds: float) -> None:
+        self._bus = bus
+        self._patience_seconds = patience_seconds
+        self._which: tuple[Client, int] | None = None
+        self._until = 0.0
+        self._over: asyncio.Future[None] | None = None
+
+    async def connected(self) -> Client:
+        """Return the client once it is connected.
+
+        Raises:
+            MessageBusError: It is not, for longer than is waited; or never was, or never will be.
+                Retryable all the same: another process may do it.
+        """
+        while not (client := self._bus.client).is_connected:
+            loop = asyncio.get_running_loop()
+            which = (client, client.stats["reconnects"])
+            if which != self._which and self._over is None:
+                self._which = which
+                self._until = loop.time() + self._patience_seconds
+            if self._bus.closed or loop.time() >= self._until:
+                # Whoever tries again and again must not keep the loop from connecting.
+                await asyncio.sleep(0)
+                raise self._error()
+            if self._over is None:
+                self._over = loop.create_future()
+                self._look()
+            # Who gives up must not end the others' wait.
+            await asyncio.shield(self._over)
+        return client
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        over = self._bus.connected or self._bus.closed or loop.time() >= self._until
+        if not over:
+            loop.call_later(_LOOK_SECONDS, self._look)
+        elif self._over is not None:
+            self._over.set_result(None)
+            self._over = None
+
+    def _error(self) -> MessageBusError:
+        if self._bus.closed:
+            reason = "the message bus is closed"
+        else:
+            reason = f"no connection to NATS for {self._patience_seconds:g} s and longer"
+        return MessageBusError(f"publish failed: {reason}", operation="publish")
