@@ -71,8 +71,11 @@ async def test_a_reader_waits_for_the_stream_of_another_domain_and_says_so(
 ) -> None:
     seen: list[int] = []
     service = listener(seen)
+    shared = nats_settings.model_validate(  # a limit for all services makes none of them the owner
+        {**nats_settings.model_dump(), "streams": {"INVOICE": {"max_messages": 9}}}
+    )
     with caplog.at_level(logging.WARNING):
-        async with running(service, database_settings, nats_settings) as (app, client):
+        async with running(service, database_settings, shared) as (app, client):
             assert "stream INVOICE is not there yet; listener-service waits" in caplog.text
             state = (await client.get("/subscribers")).json()["data"][0]
             assert (state["stream"], state["state"]) == ("INVOICE", "waiting")
@@ -84,7 +87,8 @@ async def test_a_reader_waits_for_the_stream_of_another_domain_and_says_so(
             assert "stream-missing" in {each.code for each in found}
 
             invoices = Service("invoice-service", publishes=[PAID], schema="invoice")
-            async with running(invoices, database_settings, nats_settings) as (owner, _):
+            async with running(invoices, database_settings, shared) as (owner, _):
+                assert (await owner.bus.js.stream_info("INVOICE")).config.max_msgs == 9
                 async with owner.unit_of_work() as uow:
                     uow.outbox.add(PAID, Paid(number=7))
                 await until(lambda: seen == [7])
