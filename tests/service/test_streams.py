@@ -48,6 +48,7 @@ PAID = Contract("evt.invoice.paid", Paid)
 ORDERS = Contract("orders.*.created", Order, stream="ORDERS", durable="projection", codec=JSON)
 CANCELLED = Contract("orders.eu.cancelled", Order, stream="ORDERS", codec=JSON)
 QUICK = RetryPolicy(attempts=2, first_delay_seconds=0.02, max_delay_seconds=0.05)
+LATER = RetryPolicy(first_delay_seconds=1, long_wait_seconds=1, jitter=0)
 
 
 def settings(database: DatabaseSettings, nats: NatsSettings) -> ServiceSettings:
@@ -276,6 +277,37 @@ async def test_a_dead_letter_in_plain_json_keeps_its_event_id_when_it_is_replaye
             await letters.replay(listed[0].sequence, edit=DeadLetterEdit(values={"order": 5}))
             await until(lambda: seen == [Order(order=5)])
             await handled(app, {"ORDERS:1"})
+
+
+async def test_a_message_in_plain_json_that_was_put_off_keeps_its_event_id(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    seen: list[Delivery] = []
+    service = Service("view-service")
+
+    @service.handles(
+        ORDERS, retry=RetryPolicy(first_delay_seconds=1, long_wait_seconds=1, jitter=0)
+    )
+    async def view(order: Order, uow: UnitOfWork, delivery: Delivery) -> None:
+        await uow.session.execute(text("SELECT 1"))
+        seen.append(delivery)
+        if len(seen) == 1:
+            raise ConnectionError("not yet")
+
+    async with Bus(nats_settings, name="shop") as shop:
+        await shop.js.add_stream(
+            StreamConfig(
+                name="ORDERS",
+                subjects=["orders.>"],
+                allow_msg_schedules=True,
+                allow_msg_ttl=True,
+                allow_rollup_hdrs=True,
+            )
+        )
+        async with running(service, database_settings, nats_settings) as (app, _):
+            await shop.js.publish("orders.eu.created", b'{"order": 1}')
+            await handled(app, {"ORDERS:1"})
+    assert [delivery.sequence == 1 for delivery in seen] == [True, False]
 
 
 @pytest.mark.parametrize("retention", ["interest", "workqueue"])
