@@ -224,7 +224,9 @@ async def test_others_subjects_in_plain_json_are_handled_published_and_listed(
     failing = False
     service = view_service(seen, lambda: failing)
     async with Bus(nats_settings, name="shop") as shop:
-        await shop.js.add_stream(StreamConfig(name="ORDERS", subjects=["orders.>"]))
+        await shop.js.add_stream(
+            StreamConfig(name="ORDERS", subjects=["orders.>"], allow_rollup_hdrs=True)
+        )
         before = (await shop.js.stream_info("ORDERS")).config
         async with running(service, database_settings, nats_settings) as (app, client):
             await shop.js.publish("orders.eu.created", b'{"order": 1, "merchant_id": "ada"}')
