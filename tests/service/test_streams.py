@@ -49,6 +49,7 @@ PAID = Contract("evt.invoice.paid", Paid)
 ORDERS = Contract("orders.*.created", Order, stream="ORDERS", durable="projection", codec=JSON)
 CANCELLED = Contract("orders.eu.cancelled", Order, stream="ORDERS", codec=JSON)
 QUICK = RetryPolicy(attempts=2, first_delay_seconds=0.02, max_delay_seconds=0.05)
+LATER = RetryPolicy(first_delay_seconds=1, long_wait_seconds=1, jitter=0)
 
 
 def settings(database: DatabaseSettings, nats: NatsSettings) -> ServiceSettings:
@@ -72,8 +73,11 @@ async def test_a_reader_waits_for_the_stream_of_another_domain_and_says_so(
 ) -> None:
     seen: list[int] = []
     service = listener(seen)
+    shared = nats_settings.model_validate(  # a limit for all services makes none of them the owner
+        {**nats_settings.model_dump(), "streams": {"INVOICE": {"max_messages": 9}}}
+    )
     with caplog.at_level(logging.WARNING):
-        async with running(service, database_settings, nats_settings) as (app, client):
+        async with running(service, database_settings, shared) as (app, client):
             assert "stream INVOICE is not there yet; listener-service waits" in caplog.text
             state = (await client.get("/subscribers")).json()["data"][0]
             assert (state["stream"], state["state"]) == ("INVOICE", "waiting")
@@ -87,7 +91,8 @@ async def test_a_reader_waits_for_the_stream_of_another_domain_and_says_so(
             assert "stream-missing" in {each.code for each in found}
 
             invoices = Service("invoice-service", publishes=[PAID], schema="invoice")
-            async with running(invoices, database_settings, nats_settings) as (owner, _):
+            async with running(invoices, database_settings, shared) as (owner, _):
+                assert (await owner.bus.js.stream_info("INVOICE")).config.max_msgs == 9
                 async with owner.unit_of_work() as uow:
                     uow.outbox.add(PAID, Paid(number=7))
                 await eventually(lambda: seen == [7])
@@ -222,7 +227,9 @@ async def test_others_subjects_in_plain_json_are_handled_published_and_listed(
     failing = False
     service = view_service(seen, lambda: failing)
     async with Bus(nats_settings, name="shop") as shop:
-        await shop.js.add_stream(StreamConfig(name="ORDERS", subjects=["orders.>"]))
+        await shop.js.add_stream(
+            StreamConfig(name="ORDERS", subjects=["orders.>"], allow_rollup_hdrs=True)
+        )
         before = (await shop.js.stream_info("ORDERS")).config
         async with running(service, database_settings, nats_settings) as (app, client):
             await shop.js.publish("orders.eu.created", b'{"order": 1, "merchant_id": "ada"}')
@@ -275,6 +282,37 @@ async def test_a_dead_letter_in_plain_json_keeps_its_event_id_when_it_is_replaye
             await letters.replay(listed[0].sequence, edit=DeadLetterEdit(values={"order": 5}))
             await eventually(lambda: seen == [Order(order=5)])
             await handled(app, {"ORDERS:1"})
+
+
+async def test_a_message_in_plain_json_that_was_put_off_keeps_its_event_id(
+    database_settings: DatabaseSettings, nats_settings: NatsSettings
+) -> None:
+    seen: list[Delivery] = []
+    service = Service("view-service")
+
+    @service.handles(
+        ORDERS, retry=RetryPolicy(first_delay_seconds=1, long_wait_seconds=1, jitter=0)
+    )
+    async def view(order: Order, uow: UnitOfWork, delivery: Delivery) -> None:
+        await uow.session.execute(text("SELECT 1"))
+        seen.append(delivery)
+        if len(seen) == 1:
+            raise ConnectionError("not yet")
+
+    async with Bus(nats_settings, name="shop") as shop:
+        await shop.js.add_stream(
+            StreamConfig(
+                name="ORDERS",
+                subjects=["orders.>"],
+                allow_msg_schedules=True,
+                allow_msg_ttl=True,
+                allow_rollup_hdrs=True,
+            )
+        )
+        async with running(service, database_settings, nats_settings) as (app, _):
+            await shop.js.publish("orders.eu.created", b'{"order": 1}')
+            await handled(app, {"ORDERS:1"})
+    assert [delivery.sequence == 1 for delivery in seen] == [True, False]
 
 
 @pytest.mark.parametrize("retention", ["interest", "workqueue"])

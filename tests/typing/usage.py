@@ -13,13 +13,17 @@ from shared.database import Base, Repository
 from shared.delivery import UnitOfWork
 from shared.dev import Mail, NatsServer, PostgresServer, SmtpSink
 from shared.errors import ConflictError, Outcome, outcome_of
-from shared.events import Contract, Envelope
+from shared.events import JSON, Contract, Envelope, StreamDefinition, StreamTable
 from shared.messaging import RetryPolicy
 from shared.service import Service, UnitOfWorkDep
 
 
 class Greeting(BaseModel):
     merchant: str
+
+
+class Recording(BaseModel):
+    """The payload of no contract."""
 
 
 class GreetingSettings(ServiceSettings):
@@ -38,7 +42,11 @@ class Voice:
 
 GREET = Contract("cmd.merchant.greet", Greeting)
 GREETED = Contract("evt.merchant.greeted", Greeting, version=2)
-service = Service("hello-service", settings=GreetingSettings, publishes=[GREET, GREETED])
+THEIRS = Contract("greetings.*.sent", Greeting, stream="GREETINGS", durable="hello", codec=JSON)
+STREAMS = StreamTable([StreamDefinition("MERCHANT", ("evt.merchant.>", "cmd.merchant.>"))])
+service = Service(
+    "hello-service", settings=GreetingSettings, publishes=[GREET, GREETED], streams=STREAMS
+)
 
 
 @service.provides
@@ -60,6 +68,13 @@ async def greet(greeting: Greeting, uow: UnitOfWork, context: Context, voice: Vo
     assert_type(uow.repository(GreetingRow), Repository[GreetingRow])
     assert_type(context.trace, TraceContext)
     voice.say(greeting.merchant)
+
+
+@service.handles(THEIRS)
+async def repeat(greeting: Greeting) -> None:
+    assert_type(THEIRS.write(greeting), bytes)
+    assert_type(STREAMS.of(THEIRS), StreamDefinition)
+    Envelope.create(GREET, Recording(), source_service="x")  # type: ignore[misc] # pyright: ignore[reportArgumentType]
 
 
 def read(body: bytes) -> Greeting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 from fastapi import FastAPI
 from typing_extensions import TypeVar
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.config import Setting
-    from shared.events import Contract
+    from shared.events import StreamDefinition
     from shared.service.declared import Declared
     from shared.service.handlers import Handler
 
@@ -239,32 +239,33 @@ class Application(Generic[S]):
 
     async def _ensure_streams(self, bus: Bus) -> None:
         """Create the streams that are the service's, and see how it stands with the others."""
-        awaited: dict[str, list[Contract[Any]]] = {}
-        owned = {stream.name for stream in self.streams if not stream.external}
-        owned |= {
-            self.streams.holding(contract.subject).name
-            for contract in (
-                *(each for each in self.service.publishes if not each.is_command),
-                *(h.contract for h in self.service.handlers if h.contract.is_command),
-            )
-        }
+        used: dict[StreamDefinition, list[str]] = {}
         for contract in self.service.contracts:
             stream = self.streams.holding(contract.subject)
-            if stream.name in owned and not stream.external:
+            used.setdefault(stream, []).append(contract.subject)
+        for stream, subjects in used.items():
+            if self._owns(stream):
                 await bus.ensure_stream(stream)
-            else:
-                awaited.setdefault(stream.name, []).append(contract)
-        for name, contracts in awaited.items():
-            subjects = ", ".join(contract.subject for contract in contracts)
-            if not await check_holder(bus, name, [contract.subject for contract in contracts]):
+            elif not await check_holder(bus, stream.name, subjects):
                 _logger.warning(
                     "stream %s is not there yet; %s waits for it with %s, until who publishes its "
                     "events or handles its commands creates it",
-                    name,
+                    stream.name,
                     self.service.name,
-                    subjects,
-                    extra={"stream": name, "subjects": subjects},
+                    ", ".join(subjects),
+                    extra={"stream": stream.name, "subjects": subjects},
                 )
+
+    def _owns(self, stream: StreamDefinition) -> bool:
+        """Tell whether the service is to create it: it was given it, or speaks for its domain."""
+        if stream.external:
+            return False
+        told = self.settings.nats.streams.get(stream.name)  # what limits it makes nobody its owner
+        if stream.name in self.service.streams or (told is not None and told.subjects):
+            return True
+        events = [each for each in self.service.publishes if not each.is_command]
+        commands = [h.contract for h in self.service.handlers if h.contract.is_command]
+        return any(self.streams.holding(each.subject) == stream for each in (*events, *commands))
 
     async def _check_inbox(self) -> None:
         """Refuse to start with an inbox that forgets what its streams still remember."""
