@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.doctor.finding import Severity
 from shared.events import StreamError
-from shared.service.declaration import DeclarationError
+from shared.service.errors import DeclarationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

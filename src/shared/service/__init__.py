@@ -6,13 +6,13 @@ handlers, providers; start, health, drain, SIGTERM and telemetry come with it.
 
 from shared.config import ServiceSettings
 from shared.service.application import Application
-from shared.service.declaration import DeclarationError
 from shared.service.dependencies import (
     Provided,
     ReadOnlyUnitOfWorkDep,
     UnitOfWorkDep,
     UnitOfWorkFactoryDep,
 )
+from shared.service.errors import DeclarationError
 from shared.service.idempotency import IdempotencyKeyRequired, IdempotentRoute
 from shared.service.providers import Provider, Provisions
 from shared.service.service import Service

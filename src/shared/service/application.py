@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from shared.config import Setting
     from shared.events import StreamDefinition
-    from shared.service.declared import Declared
+    from shared.service.declaration import Declared
     from shared.service.handlers import Handler
 
 __all__ = ["Application"]

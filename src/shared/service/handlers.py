@@ -32,7 +32,7 @@ from shared.context import Context
 from shared.delivery import UnitOfWork
 from shared.events import Codec, Contract, Envelope
 from shared.messaging import BatchPolicy, Delivery, RetryPolicy, Subscription
-from shared.service.declaration import DeclarationError
+from shared.service.errors import DeclarationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence

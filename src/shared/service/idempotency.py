@@ -59,8 +59,8 @@ from shared.delivery import (
     KeyedRequest,
 )
 from shared.errors import DomainError
-from shared.service.declaration import DeclarationError
 from shared.service.dependencies import UnitOfWorkDep
+from shared.service.errors import DeclarationError
 
 __all__ = ["IdempotencyKeyError", "IdempotencyKeyRequired", "IdempotentRoute"]
 

@@ -16,7 +16,7 @@ from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
 from shared.events import Envelope, context_from_message
 from shared.messaging import Batch, Delivery
 from shared.messaging.consuming.pipeline import compose
-from shared.service.declaration import DeclarationError
+from shared.service.errors import DeclarationError
 from shared.service.handlers import Handler, list_of
 from shared.tracing import span
 

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from shared.config import ServiceSettings, explain, load_settings
 from shared.service.application import Application
-from shared.service.declared import Declared
+from shared.service.declaration import Declared
 from shared.service.server import serve
 
 if TYPE_CHECKING:

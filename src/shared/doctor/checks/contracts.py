@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.contracts import describe
 from shared.doctor.finding import Finding, Severity
 from shared.events.streams import overlap
-from shared.service.declaration import DeclarationError
+from shared.service.errors import DeclarationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
