@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
+from collections.abc import Mapping  # noqa: TC003 - the HTTP model of it is made at run time
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -14,8 +15,6 @@ from shared.context import TraceContext
 from shared.events.headers import CORRELATION_ID, TRACEPARENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shared.messaging.consuming.delivery import Delivery
     from shared.messaging.streams.facts import StoredMessage
 

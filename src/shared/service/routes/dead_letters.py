@@ -17,6 +17,8 @@ from shared.messaging import (
     DeadLetter,
     DeadLetterEdit,
     DeadLetterFilter,
+    DeadLetterGroup,
+    DeadLetterHead,
     DeadLetterOutcome,
     DeadLetters,
 )
@@ -56,14 +58,22 @@ _Base64 = Annotated[
 _Why = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-_declared: Any = {
-    name: (kind, None)
-    for name, kind in get_type_hints(DeadLetterFilter, include_extras=True).items()
-}
-_FIELDS: Any = create_model("_Fields", **_declared)
+def _fields_of(kind: type, *, required: bool, **more: Any) -> type[BaseModel]:
+    """Make a model of the fields that a data class declares, and of `more`."""
+    hints = get_type_hints(kind, include_extras=True)
+    fields: Any = {name: (hint, ... if required else None) for name, hint in hints.items()}
+    made: type[BaseModel] = create_model(kind.__name__, **fields, **more)
+    return made
 
 
-class DeadLetterQuery(_FIELDS):
+_Filter: Any = _fields_of(DeadLetterFilter, required=False)
+_Group: Any = _fields_of(DeadLetterGroup, required=True)
+_Head: Any = _fields_of(
+    DeadLetterHead, required=True, trace_id=(str | None, ...), correlation_id=(str | None, ...)
+)
+
+
+class DeadLetterQuery(_Filter):  # type: ignore[misc]
     """Which dead letters are meant; see `shared.messaging.DeadLetterFilter`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -81,28 +91,10 @@ class PageQuery(DeadLetterQuery):
     after: int = Field(default=0, ge=0)
 
 
-class DeadLetterSummary(BaseModel):
+class DeadLetterSummary(_Head):  # type: ignore[misc]
     """A dead letter without its body."""
 
     model_config = ConfigDict(from_attributes=True)
-
-    sequence: int
-    subject: str
-    headers: dict[str, str]
-    stream: str
-    stream_sequence: int
-    durable: str
-    service: str
-    version: str | None
-    reason: str
-    error_type: str | None
-    error_message: str | None
-    fingerprint: str | None
-    attempts: int
-    at: datetime
-    size_bytes: int
-    trace_id: str | None
-    correlation_id: str | None
 
 
 class WholeDeadLetter(DeadLetterSummary):
@@ -125,22 +117,10 @@ class DeadLetterList(BaseModel):
     next_after: int | None
 
 
-class Group(BaseModel):
+class Group(_Group):  # type: ignore[misc]
     """Dead letters of one cause."""
 
     model_config = ConfigDict(from_attributes=True)
-
-    fingerprint: str | None
-    durable: str
-    service: str
-    reason: str
-    error_type: str | None
-    error_message: str | None
-    count: int
-    first_at: datetime
-    last_at: datetime
-    example: int
-    versions: tuple[str, ...]
 
 
 class ReplayRequest(BaseModel):
