@@ -14,6 +14,7 @@ from shared.database import Database
 from shared.database.engine.instrumentation import trace_statements
 from shared.delivery import CommitInDoubtError
 from shared.errors import DatabaseError, ValidationError
+from shared.events import Envelope
 from shared.testing import eventually
 from shared.tracing import FinishedSpan, export_to
 from tests.delivery.world import COUNTED, Counted, World
@@ -181,3 +182,15 @@ async def test_the_statement_is_a_span_of_the_first_of_them(world: World) -> Non
         export_to(None)
     spans = [span for span in taken if span.name.startswith("INSERT outbox")]
     assert [span.context.trace_id for span in spans] == [two.trace.trace_id, one.trace.trace_id]
+
+
+async def test_cancelled_at_any_moment_it_knows_whether_its_event_is_there(world: World) -> None:
+    for turns in range(40):
+        unit = world.unit_of_work()
+        task = asyncio.create_task(commit(world, turns, unit))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        there = [Envelope.decode(row.body).payload["n"] for row in await world.rows()]
+        assert unit.committed is (turns in there)

@@ -97,7 +97,7 @@ async def rebuild_streams(
             duplicate what was deleted from it: its window of ids has to pass first.
     """
     if rate is not None and rate <= 0:
-        raise ValueError(f"rate is {rate}: it must be above 0 messages a second")
+        raise ValueError(f"rate must be above zero, in messages a second: {rate}")
     rebuilt = Rebuilt()
     sender = Sender(bus.publisher, atomic=False)
     there: dict[str, bool] = {}
