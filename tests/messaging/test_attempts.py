@@ -11,7 +11,7 @@ from shared.messaging import Bus, DeadLetters, Delivery, OutgoingMessage, RetryP
 from shared.messaging.subscriber import ATTEMPTS_FAILED
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, eventually, message
-from .test_engine import _subscriber
+from .test_subscriber import _subscriber
 
 LONG = RetryPolicy(
     attempts=3, first_delay_seconds=0.3, max_delay_seconds=0.3, jitter=0, long_wait_seconds=0.2
