@@ -130,11 +130,11 @@ class Publisher:
             keys = [_EVERY] * len(messages)
         outcomes: dict[int, PubAck | MessageBusError] = {}
         failed: dict[Hashable, MessageBusError] = {}
-        for wave in _waves(keys):
-            places = [place for place in wave if keys[place] not in failed]
+        for places_of_round in _rounds(keys):
+            places = [place for place in places_of_round if keys[place] not in failed]
             results = await self._send([messages[place] for place in places])
             outcomes |= zip(places, results, strict=True)
-            for place in wave:
+            for place in places_of_round:
                 key = keys[place]
                 if key in failed:
                     outcomes[place] = batches.held_back(failed[key])
@@ -172,20 +172,20 @@ class Publisher:
         return [outcomes[place] for place in range(len(messages))]
 
 
-def _waves(keys: Sequence[Hashable | None]) -> list[list[int]]:
-    """Return the places in waves: the first of each key, the second of each, and so on.
+def _rounds(keys: Sequence[Hashable | None]) -> list[list[int]]:
+    """Return the places in rounds: the first of each key, the second of each, and so on.
 
-    What has no key need not wait for anything, and is in the first wave.
+    What has no key need not wait for anything, and is in the first round.
     """
-    waves: list[list[int]] = [[]]
+    rounds: list[list[int]] = [[]]
     seen: Counter[Hashable] = Counter()
     for place, key in enumerate(keys):
-        wave = 0 if key is None else seen[key]
+        number = 0 if key is None else seen[key]
         seen[key] += 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(place)
-    return waves
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(place)
+    return rounds
 
 
 __getattr__, __dir__ = handed_on(__name__)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from shared.context import Context, current
 from shared.delivery import Inbox, UnitOfWork, run_unit_of_work
@@ -21,7 +21,7 @@ from shared.service.handlers import Handler, list_of
 from shared.tracing import span
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from shared.messaging import CallNext, Middleware
     from shared.service.providers import Provisions
@@ -31,7 +31,7 @@ __all__ = ["HandlerRunner"]
 _logger = logging.getLogger(__name__)
 
 UnitOfWorkFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
-_Call: TypeAlias = Callable[..., Any]
+_Call: TypeAlias = Callable[..., Awaitable[None]]
 
 
 class HandlerRunner:
@@ -149,8 +149,8 @@ class HandlerRunner:
 
         await self._run(handle)
 
-    async def _call(self, delivery: Delivery) -> None:
-        await self._call_with(
+    def _call(self, delivery: Delivery) -> Awaitable[None]:
+        return self._call_with(
             {
                 self._contract.payload: delivery.payload,
                 Envelope: delivery.envelope,
@@ -160,8 +160,8 @@ class HandlerRunner:
             }
         )
 
-    async def _call_with_payload(self, delivery: Delivery) -> None:
-        await self._function(**{self._payload_only: delivery.payload})
+    def _call_with_payload(self, delivery: Delivery) -> Awaitable[None]:
+        return self._function(**{self._payload_only: delivery.payload})
 
     # -- a batch -----------------------------------------------------------------------------
 
@@ -201,9 +201,9 @@ class HandlerRunner:
 
         await self._run(handle)
 
-    async def _call_with_lists(self, batch: Delivery) -> None:
+    def _call_with_lists(self, batch: Delivery) -> Awaitable[None]:
         deliveries = batch.deliveries
-        await self._call_with(
+        return self._call_with(
             {
                 list_of(self._contract.payload): [each.payload for each in deliveries],
                 list_of(Envelope): [each.envelope for each in deliveries],
@@ -224,9 +224,9 @@ class HandlerRunner:
                 service=self._service,
             )
 
-    async def _call_with(self, message: Mapping[object, object]) -> None:
+    def _call_with(self, message: Mapping[object, object]) -> Awaitable[None]:
         provided = self._provided
-        await self._function(
+        return self._function(
             **{
                 parameter: message[kind] if kind in message else provided[kind]
                 for parameter, kind in self._handler.needs.items()

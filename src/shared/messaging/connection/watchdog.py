@@ -154,7 +154,7 @@ class Watchdog:
                 if client is None:
                     client = await _connected_as(self._client())
                 await self._send(client)
-            except (nats.errors.Error, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - the next one may get through
                 _logger.warning("heartbeats for a blocked event loop failed: %s", error)
                 client = None
             await asyncio.sleep(self._seconds(_LOOKS))

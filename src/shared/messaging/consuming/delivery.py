@@ -33,6 +33,7 @@ class Delivery:
     It is the message as it lies in the stream, and stays so: retries and dead letters go back to
     it. A middleware that changes the body or the headers hands a changed copy on:
 
+    >>> from datetime import UTC, datetime
     >>> delivery = Delivery("evt.a.b", b"olleh", {}, "A", 1, 1, datetime(2025, 1, 1, tzinfo=UTC))
     >>> delivery.replace(body=delivery.body[::-1]).body
     b'hello'

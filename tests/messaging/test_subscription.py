@@ -26,7 +26,7 @@ from shared.messaging import (
 from shared.testing import NatsProxy, eventually, faults
 
 from .conftest import QUICK, STREAM, SUBJECT, Subscribers, message
-from .test_engine import _subscriber
+from .test_subscriber import _subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
