@@ -44,7 +44,7 @@ class Base(AsyncAttrs, DeclarativeBase):
     >>> class Article(Base, UUIDv7Mixin, TimestampedMixin):
     ...     __tablename__ = "articles"
     ...     name: Mapped[str] = mapped_column(String(80), unique=True)
-    >>> [constraint.name for constraint in Article.__table__.constraints if constraint.name]
+    >>> sorted(one.name for one in Article.__table__.constraints if one.name)
     ['pk_articles', 'uq_articles_name']
     """
 

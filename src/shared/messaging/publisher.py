@@ -94,6 +94,12 @@ class Publisher:
     async def publish(self, message: OutgoingMessage) -> PubAck:
         """Publish one message.
 
+        >>> message = OutgoingMessage("evt.invoice.paid", b"{}", {}, message_id="invoice-7")
+        >>> await bus.publisher.publish(message)
+        PubAck(stream='INVOICE', sequence=2, duplicate=False)
+        >>> await bus.publisher.publish(message)
+        PubAck(stream='INVOICE', sequence=2, duplicate=True)
+
         Raises:
             MessageBusError: It is not known to be stored. When `retryable`, publish it again under
                 the same `message_id`: if the first did arrive, the answer says `duplicate`.

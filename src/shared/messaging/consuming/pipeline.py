@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 
 CallNext: TypeAlias = Callable[[Delivery], Awaitable[None]]
 Middleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[None]]
+"""A step around a handler.
+
+>>> async def skip_tests(delivery: Delivery, call_next: CallNext) -> None:
+...     if "X-Test" not in delivery.headers:
+...         await call_next(delivery)
+>>> service = Service("till-service", middleware=[skip_tests])
+"""
 
 _logger = logging.getLogger(__name__)
 

@@ -28,6 +28,12 @@ class RetryPolicy:
     after one of `give_up_on` the message is a dead letter at once, after one of `retry_on` it is
     tried again. If an error is of both, the kind that is nearer to its own decides.
 
+    >>> policy = RetryPolicy(attempts=4, jitter=0, give_up_on=(KeyError,))
+    >>> [policy.delay(attempt) for attempt in (1, 2, 3)]
+    [1.0, 2.0, 4.0]
+    >>> policy.outcome(KeyError("number")), policy.outcome(OSError())
+    (<Outcome.DEAD_LETTER: 'dead_letter'>, <Outcome.RETRY: 'retry'>)
+
     Raises:
         ValueError: On numbers that make no policy.
     """

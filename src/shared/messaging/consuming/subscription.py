@@ -130,6 +130,11 @@ class SubscriberStatus:
 class BatchPolicy:
     """How many messages a handler is given at once, and how long the first may wait for the rest.
 
+    >>> @service.handles(PAID, batch=BatchPolicy(size=50, wait_seconds=0.5))
+    ... async def book(paid: list[Paid], uow: UnitOfWork) -> None: ...
+    >>> BatchPolicy(size=0)
+    ValueError: size >= 1 and wait_seconds >= 0 must hold
+
     Raises:
         ValueError: On numbers that make no policy.
     """

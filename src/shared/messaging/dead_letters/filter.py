@@ -44,6 +44,11 @@ class DeadLetterFilter:
 
     The query of the HTTP routes and the options of ``glam dlq`` are made from its fields.
 
+    >>> DeadLetterFilter(subject="evt.invoice.>", error="timeout", since=datetime(2025, 1, 31))
+    DeadLetterFilter(...subject='evt.invoice.>'...error='timeout'...tzinfo=datetime.timezone.utc)...)
+    >>> DeadLetterFilter(durable="till.*")
+    ValidationError: 'till.*' is not a durable: it is one word without dots and wildcards
+
     Attributes:
         stream: the message's stream.
         durable: the handler that failed.

@@ -109,6 +109,17 @@ class DeadLetters:
     What is done with them is kept in the stream DEAD_LETTERS_AUDIT for as long, with the dead
     letters themselves.
 
+    >>> letters = DeadLetters(bus)
+    >>> await letters.store(delivery, durable="till-book", service="till", reason="no such invoice")
+    PubAck(stream='DEAD_LETTERS', sequence=1, duplicate=False)
+    >>> page = await letters.page(DeadLetterFilter(subject="evt.invoice.>"))
+    >>> [(letter.sequence, letter.durable, letter.reason) for letter in page.letters]
+    [(1, 'till-book', 'no such invoice')]
+    >>> await letters.replay(1, reason="the invoice is there now")
+    PubAck(stream='INVOICE', sequence=2, duplicate=False)
+    >>> await letters.get(1)
+    NotFoundError: there is no dead letter 1
+
     Args:
         bus: where they are.
         contracts: what an edited dead letter has to fit, beside the contracts that the platform

@@ -38,7 +38,12 @@ _OF_A_BATCH = "Nats-Batch-"
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message ready for the wire; `message_id` is what the stream dedupes by."""
+    """A message ready for the wire; `message_id` is what the stream dedupes by.
+
+    >>> paid = Envelope.create(PAID, Paid(number="7"), source_service="till")
+    >>> OutgoingMessage(paid.subject, paid.encode(), paid.headers(), paid.message_id).subject
+    'evt.invoice.paid'
+    """
 
     subject: str
     body: bytes
