@@ -351,7 +351,7 @@ async def test_an_ordered_consumer_as_declared_is_well(nats_settings: NatsSettin
 
 
 async def test_what_a_handler_declares_is_judged_too(nats_settings: NatsSettings) -> None:
-    service = hello_service(ack_wait_seconds=1, retry=RetryPolicy(patience_seconds=8 * DAY))
+    service = hello_service(ack_wait_seconds=1, retry=RetryPolicy(outage_seconds=8 * DAY))
     async with consumer(nats_settings, service):
         found = await ill(service, on_nats(nats_settings))
     assert {"consumer-ack-wait", "stream-max-age"} <= found.keys()

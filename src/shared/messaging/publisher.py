@@ -39,7 +39,7 @@ class Publisher:
     """Publishes to JetStream and waits for the acknowledgements.
 
     At most `window` messages are unacknowledged at a time, over all callers: who comes then waits,
-    which is the back-pressure. An acknowledgement is awaited for `timeout_seconds`. A message may
+    which is the backpressure. An acknowledgement is awaited for `timeout_seconds`. A message may
     be as large as the server takes, less `headroom_bytes`. With `claim_check_bytes`, a body larger
     than that is left at the object store first, and subscribers of this package collect it before
     their handler sees the message.
@@ -136,11 +136,11 @@ class Publisher:
             keys = [_EVERY] * len(messages)
         outcomes: dict[int, PubAck | MessageBusError] = {}
         failed: dict[Hashable, MessageBusError] = {}
-        for wave in _waves(keys):
-            places = [place for place in wave if keys[place] not in failed]
+        for turn in _turns(keys):
+            places = [place for place in turn if keys[place] not in failed]
             results = await self._send([messages[place] for place in places])
             outcomes |= zip(places, results, strict=True)
-            for place in wave:
+            for place in turn:
                 key = keys[place]
                 if key in failed:
                     outcomes[place] = batches.held_back(failed[key])
@@ -178,20 +178,20 @@ class Publisher:
         return [outcomes[place] for place in range(len(messages))]
 
 
-def _waves(keys: Sequence[Hashable | None]) -> list[list[int]]:
-    """Return the places in waves: the first of each key, the second of each, and so on.
+def _turns(keys: Sequence[Hashable | None]) -> list[list[int]]:
+    """Return the places by turn: the first of each key, the second of each, and so on.
 
-    What has no key need not wait for anything, and is in the first wave.
+    What has no key need not wait for anything, and is in the first turn.
     """
-    waves: list[list[int]] = [[]]
+    turns: list[list[int]] = [[]]
     seen: Counter[Hashable] = Counter()
     for place, key in enumerate(keys):
-        wave = 0 if key is None else seen[key]
+        turn = 0 if key is None else seen[key]
         seen[key] += 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(place)
-    return waves
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(place)
+    return turns
 
 
 __getattr__, __dir__ = handed_on(__name__)

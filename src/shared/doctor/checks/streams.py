@@ -280,7 +280,7 @@ def _memory(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
                 f"consumer {handler.durable(user.name)}",
                 f"attempts and pauses may take {duration(horizon)}, and {facts.name} keeps a "
                 f"message for {duration(max_age)}",
-                "fewer attempts, shorter pauses or less patience_seconds in retry=RetryPolicy(...)",
+                "fewer attempts, shorter pauses or less outage_seconds in retry=RetryPolicy(...)",
             )
             for handler in handlers
             if 0 < max_age < (horizon := _horizon(handler))
@@ -354,7 +354,7 @@ def _horizon(handler: Handler) -> float:
         pauses += min(grown, retry.max_delay_seconds) * (1 + retry.jitter)
         grown = min(grown * retry.factor, retry.max_delay_seconds)
     attempt = handler.deadline_seconds or handler.ack_wait_seconds
-    return pauses + retry.attempts * attempt + retry.patience_seconds
+    return pauses + retry.attempts * attempt + retry.outage_seconds
 
 
 def _names(users: Sequence[Patient]) -> str:

@@ -1,4 +1,4 @@
-"""Waiting for the connection, all who publish together."""
+"""Waiting for the connection, for all who publish."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LOOK_SECONDS = 0.02
 
 
 class Outage:
-    """One outage at a time: who meets it waits for its end, but not for longer than its patience.
+    """One outage at a time: who meets it waits for its end, but not for longer than `wait_seconds`.
 
     Args:
         bus: whose connection it is.
-        patience_seconds: counted from when the first met the outage, for all of them.
+        wait_seconds: counted from when the first met the outage, for all of them.
     """
 
-    def __init__(self, bus: Connection, *, patience_seconds: float) -> None:
+    def __init__(self, bus: Connection, *, wait_seconds: float) -> None:
         self._bus = bus
-        self._patience_seconds = patience_seconds
+        self._wait_seconds = wait_seconds
         self._which: tuple[Client, int] | None = None
         self._until = 0.0
         self._over: asyncio.Future[None] | None = None
@@ -43,9 +43,9 @@ class Outage:
             which = (client, client.stats["reconnects"])
             if which != self._which and self._over is None:
                 self._which = which
-                self._until = loop.time() + self._patience_seconds
+                self._until = loop.time() + self._wait_seconds
             if self._bus.closed or loop.time() >= self._until:
-                # Whoever tries again and again must not keep the loop from connecting.
+                # A caller that tries again and again must not keep the loop from connecting.
                 await asyncio.sleep(0)
                 raise self._error()
             if self._over is None:
@@ -68,5 +68,5 @@ class Outage:
         if self._bus.closed:
             reason = "the message bus is closed"
         else:
-            reason = f"no connection to NATS for {self._patience_seconds:g} s and longer"
+            reason = f"no connection to NATS for {self._wait_seconds:g} s and longer"
         return MessageBusError(f"publish failed: {reason}", operation="publish")

@@ -1,6 +1,6 @@
 """The seam: what happens around a handler, step by step.
 
-A step, ours or a user's, is an async function of the delivery and of what comes after it:
+A step, the chassis' or a user's, is an async function of the delivery and of what comes after it:
 
     async def timed(delivery: Delivery, call_next: CallNext) -> None:
         began = time.perf_counter()
@@ -94,7 +94,8 @@ class OutageStep:
 
         Raises:
             StoppedError: Draining began in a pause.
-            Exception: Any that is no outage; or an outage for longer than the policy's patience.
+            Exception: Any other than an outage; or an outage that lasts longer than the policy's
+                `outage_seconds`.
         """
         began, tries = monotonic(), 0
         while True:
@@ -104,7 +105,7 @@ class OutageStep:
                 self._note(error)
                 tries += 1
                 retry = self._retry
-                over = monotonic() - began >= retry.patience_seconds
+                over = monotonic() - began >= retry.outage_seconds
                 if over or not is_outage(error) or retry.outcome(error) is not Outcome.RETRY:
                     raise
                 _logger.warning("outage: %s", error, extra=delivery.log_fields)

@@ -22,7 +22,7 @@ _TOKEN_BREAKERS = set(" \t\r\n\f.*>")
 def _written_out(value: object) -> object:
     """Refuse a number, which pydantic would take for the seconds since 1970."""
     if not isinstance(value, str | datetime) or _is_number(value):
-        raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
+        raise ValueError(f"{value!r} is not a point in time: write it out, as 2026-01-31T12:00:00Z")
     return value
 
 

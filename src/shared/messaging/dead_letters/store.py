@@ -319,7 +319,7 @@ class DeadLetters:
         Raises:
             NotFoundError: There is none of that sequence.
             ValidationError: The edited body would be another event, or is not valid.
-            ConflictError: It was replayed before with another body, and only not removed; or its
+            ConflictError: It was replayed before with another body, but not removed; or its
                 body is not at the object store any more.
             MessageBusError: It is not known to be published; then it is not removed.
         """
@@ -572,7 +572,7 @@ class DeadLetters:
         if record.edited != digest:
             raise ConflictError(
                 f"dead letter {letter.sequence} was replayed before with another body, as "
-                f"{record.result_sequence} of {record.result_stream}, and only not removed; "
+                f"{record.result_sequence} of {record.result_stream}, but not removed: "
                 "replay it with that body again, or discard it"
             )
         return PubAck(record.result_stream, record.result_sequence, duplicate=True)

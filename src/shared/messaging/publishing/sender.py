@@ -55,7 +55,7 @@ class Sender:
         self._claims = (
             None if claim_check_bytes is None else ClaimCheck(bus, above_bytes=claim_check_bytes)
         )
-        self._outage = Outage(bus, patience_seconds=timeout_seconds)
+        self._outage = Outage(bus, wait_seconds=timeout_seconds)
         self._acks: Acks | None = None
         self._opening = asyncio.Lock()
         self._suspecting: asyncio.Task[None] | None = None
@@ -204,7 +204,7 @@ class Sender:
         """Return the inbox of a connection that is there.
 
         Raises:
-            MessageBusError: There is none, or whoever is there does not answer.
+            MessageBusError: There is none, or the server does not answer.
         """
         client = await self._outage.connected()
         acks = self._acks
