@@ -79,7 +79,7 @@ async def test_a_message_whose_body_is_gone_ends_with_the_dead_letters_and_can_b
     subscribers.start(bus, handler)
     letters = DeadLetters(bus)
     (letter,) = await eventually(letters.list)
-    assert "is not what was left" in (letter.error_message or "")
+    assert "is not what was stored" in (letter.error_message or "")
     assert letter.attempts == 3
     assert not got
     await store.put(info.name, body)

@@ -40,7 +40,7 @@ def test_without_jitter_it_doubles_up_to_the_cap() -> None:
         {"first_delay_seconds": 2, "max_delay_seconds": 1},
         {"factor": 0.5},
         {"jitter": 1.5},
-        {"patience_seconds": -1},
+        {"outage_seconds": -1},
     ],
 )
 def test_numbers_that_make_no_policy_are_refused(numbers: dict[str, float]) -> None:

@@ -21,9 +21,9 @@ from shared.database import Database, migrate
 from shared.delivery import UnitOfWork
 from shared.dev import NatsServer, PostgresServer
 from shared.doctor import CODES, Finding, Severity, examine
+from shared.doctor.checked_service import CheckedService, duration
 from shared.doctor.checks.server import judge_clock
 from shared.doctor.checks.streams import _copies
-from shared.doctor.patient import Patient, duration
 from shared.doctor.releases import judge_release
 from shared.events import JSON, Contract, StreamDefinition
 from shared.messaging import (
@@ -207,8 +207,8 @@ async def test_replicas_that_are_away(nats_settings: NatsSettings) -> None:
         ReplicaFacts("n2", current=False, offline=True),
         ReplicaFacts("n3", current=True, offline=False),
     )
-    patient = Patient(hello_service(), on_nats(nats_settings), "hello.py")
-    found = _copies(replace(facts, leader=None, replicas=copies), [patient])
+    checked = CheckedService(hello_service(), on_nats(nats_settings), "hello.py")
+    found = _copies(replace(facts, leader=None, replicas=copies), [checked])
     assert [f.code for f in found] == ["stream-leader", "stream-copies"]
     assert "n2 (offline)" in found[1].what
 
@@ -262,8 +262,8 @@ async def consumer(
             config |= {"max_deliver": -1, "max_ack_pending": 10_000}
             await bus.js.add_consumer("MERCHANT", ConsumerConfig(**(config | made)))
         else:
-            patient = Patient(service, on_nats(nats), "hello.py")
-            await ensure_consumer(bus, patient.subscription(service.handlers[0]))
+            checked = CheckedService(service, on_nats(nats), "hello.py")
+            await ensure_consumer(bus, checked.subscription(service.handlers[0]))
         for number in range(messages):
             await bus.publisher.publish(OutgoingMessage(GREET.subject, b"{}", {}, f"m{number}"))
         yield bus
@@ -351,7 +351,7 @@ async def test_an_ordered_consumer_as_declared_is_well(nats_settings: NatsSettin
 
 
 async def test_what_a_handler_declares_is_judged_too(nats_settings: NatsSettings) -> None:
-    service = hello_service(ack_wait_seconds=1, retry=RetryPolicy(patience_seconds=8 * DAY))
+    service = hello_service(ack_wait_seconds=1, retry=RetryPolicy(outage_seconds=8 * DAY))
     async with consumer(nats_settings, service):
         found = await ill(service, on_nats(nats_settings))
     assert {"consumer-ack-wait", "stream-max-age"} <= found.keys()

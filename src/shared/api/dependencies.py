@@ -45,6 +45,16 @@ def get_pagination_params(
 
 
 PaginationDep = Annotated[PaginationParams, Depends(get_pagination_params)]
+"""The page that the query asks for (``page``, ``limit``); what is out of bounds is answered 422.
+
+>>> @app.get("/invoices")
+... async def invoices(asked: PaginationDep) -> int:
+...     return asked.offset
+>>> (await client.get("/invoices?page=3&limit=20")).json()
+40
+>>> (await client.get("/invoices?page=0")).status_code
+422
+"""
 
 
 def get_request_id(request: Request) -> str:

@@ -106,9 +106,11 @@ _WITH_A_BODY = (_Answer.of(400), _Answer.of(413))
 def raises(*errors: type[GlamBaseError]) -> Callable[[F], F]:
     """Say what an endpoint or a dependency raises, so that OpenAPI shows it.
 
-        @router.get("/orders/{id}")
-        @raises(OrderNotFoundError)
-        async def read(id: UUID, caller: CallerDep) -> ApiResponse[Order]: ...
+    >>> @app.get("/invoices/{number}")
+    ... @raises(NotFoundError, ConflictError)
+    ... async def read(number: str) -> str: ...
+    >>> sorted(app.openapi()["paths"]["/invoices/{number}"]["get"]["responses"])
+    ['200', '404', '409', '422', '500', 'default']
 
     Said of a dependency, it is shown at every operation that has it. It changes nothing of what is
     raised, or answered.

@@ -45,7 +45,11 @@ def success_response(
     correlation_id: str | None = None,
     links: Links | None = None,
 ) -> ApiResponse[T]:
-    """Put data into the envelope."""
+    """Put data into the envelope.
+
+    >>> success_response({"number": "7"}, request_id="req_7").model_dump(mode="json")
+    {'data': {'number': '7'}, 'meta': {'request_id': 'req_7', 'timestamp': '...'}}
+    """
     return create_response(
         data=data, request_id=request_id, correlation_id=correlation_id, links=links
     )
@@ -77,6 +81,10 @@ def paginated_response(
     **query_params: Any,
 ) -> ApiResponse[list[T]]:
     """Put one page of a list into the envelope, with its place in the list and links to the others.
+
+    >>> answer = paginated_response(["7", "8"], page=1, limit=2, total=3, base_url="/invoices")
+    >>> answer.pagination.pages, answer.links.next
+    (2, '/invoices?page=2&limit=2')
 
     Args:
         data: the items of this page.

@@ -50,7 +50,16 @@ def install_service_identity(app: FastAPI, auth: ServiceAuthSettings, *, service
 def only_services(*names: str) -> Callable[..., Awaitable[Caller]]:
     """Let in the named services alone; for `Depends`, or for ``dependencies=`` of a router.
 
-        CallerDep = Annotated[Caller, Depends(only_services("webhook-service"))]
+    >>> CallerDep = Annotated[Caller, Depends(only_services("credit"))]
+    >>> @app.get("/balance")
+    ... async def balance(caller: CallerDep) -> str:
+    ...     return caller.service
+    >>> token = sign_token(settings.service_auth, caller="credit", audience="till")
+    >>> (await client.get("/balance")).status_code
+    401
+    >>> headers = {"Authorization": f"Bearer {token}"}
+    >>> (await client.get("/balance", headers=headers)).json()
+    'credit'
 
     The tenant of the caller's token becomes the tenant of the request's context. Without a valid
     token the answer is 401, to any other service 403.

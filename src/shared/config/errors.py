@@ -21,7 +21,16 @@ class Mistake:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. The text never holds a secret."""
+    """The configuration cannot be used. The text never holds a secret.
+
+    >>> variables = {"TILL_DB_PORT": "many"}
+    >>> load_settings(ServiceSettings, "till-service", root=root, environ=variables)
+    ConfigError: till-service: TILL_DB_PORT: database.port: Input should be a valid integer...
+
+    Attributes:
+        subject: the service, or what was looked for.
+        mistakes: all that were found, each with its file and line or its variable.
+    """
 
     def __init__(self, subject: str, mistakes: Iterable[Mistake]) -> None:
         self.subject = subject

@@ -50,6 +50,13 @@ def load_settings(
 
     Every call reads anew. The service's own file may be missing.
 
+    >>> class TillSettings(ServiceSettings):
+    ...     currency: str = "EUR"
+    >>> variables = {"TILL_DB_PORT": "6432", "TILL_CURRENCY": "USD"}
+    >>> settings = load_settings(TillSettings, "till-service", root=root, environ=variables)
+    >>> settings.database.port, settings.currency
+    (6432, 'USD')
+
     Args:
         cls: the settings class.
         service: the service's name, which names its file: `config/services/<service>.yml`.

@@ -358,7 +358,14 @@ class TracingSettings(Section):
 
 
 class ServiceSettings(Section):
-    """The settings every service has. Subclass it with the service's own fields and sections."""
+    """The settings every service has. Subclass it with the service's own fields and sections.
+
+    >>> class TillSettings(ServiceSettings):
+    ...     currency: str = Field(default="EUR", pattern="[A-Z]{3}")
+    >>> settings = TillSettings(currency="USD")
+    >>> settings.currency, settings.drain_seconds
+    ('USD', 20.0)
+    """
 
     environment: Environment = "dev"
     debug: bool = False

@@ -13,7 +13,12 @@ from shared.context.trace import TraceContext
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The ids of one request or one message; immutable, so no task can change another's."""
+    """The ids of one request or one message; immutable, so no task can change another's.
+
+    >>> context = Context.start(request_id="req_7", tenant_id="blue-hat")
+    >>> context.request_id, context.correlation_id == context.trace.trace_id
+    ('req_7', True)
+    """
 
     request_id: str
     correlation_id: str
@@ -64,7 +69,14 @@ _current: ContextVar[Context | None] = ContextVar("shared.context", default=None
 
 
 def current() -> Context | None:
-    """Return the context that is bound here, ``None`` outside of any."""
+    """Return the context that is bound here, ``None`` outside of any.
+
+    >>> current() is None
+    True
+    >>> with bind(Context.start(tenant_id="blue-hat")):
+    ...     current().tenant_id
+    'blue-hat'
+    """
     return _current.get()
 
 
@@ -81,8 +93,9 @@ class bind(AbstractContextManager[Context]):  # noqa: N801 - used like a functio
 
     Tasks started inside the block keep it; other tasks never see it.
 
-        with bind(Context.start()) as context:
-            assert current() is context
+    >>> with bind(Context.start()) as context:
+    ...     current() is context
+    True
     """
 
     __slots__ = ("_context", "_token")

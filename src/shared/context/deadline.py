@@ -23,7 +23,14 @@ _MILLISECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Deadline:
-    """The moment, on the monotonic clock, at which the one who waits gives up."""
+    """The point in time, on the monotonic clock, at which the one who waits gives up.
+
+    >>> with within(30.0) as deadline, within(60.0):
+    ...     remaining_seconds() <= 30.0
+    ...     deadline.lift()
+    ...     deadline.remaining_seconds
+    True
+    """
 
     __slots__ = ("_at",)
 

@@ -17,6 +17,12 @@ class NatsServer(Server):
     `jetstream` and `config` are merged over the configuration file, for example
     `jetstream={"sync_interval": "always"}` or `config={"max_payload": 65536}`. They are written
     at every start, so a changed mapping takes effect at `restart`.
+
+    >>> async with NatsServer(config={"max_payload": 65536}) as server:
+    ...     client = await nats.connect(server.url)
+    ...     client.max_payload
+    ...     await client.close()
+    65536
     """
 
     def __init__(

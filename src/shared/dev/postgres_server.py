@@ -90,6 +90,11 @@ class PostgresServer(Server):
     PostgreSQL refuses to run as root: there it runs as `nobody`, who must be able to reach a
     given `data_dir`. What `initdb` makes is kept in a folder beside the temporary ones and copied
     for each new server.
+
+    >>> async with PostgresServer() as server:
+    ...     settings = await server.create_database("till")
+    ...     async with Database(settings) as database:
+    ...         await database.ping()
     """
 
     # Immediate shutdown: the postmaster takes its children with it and frees its shared memory.

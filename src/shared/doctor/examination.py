@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.config import ConfigError
 from shared.database import Database
+from shared.doctor.checked_service import CheckedService
 from shared.doctor.checks.consumers import examine_consumers
 from shared.doctor.checks.contracts import examine_contracts
 from shared.doctor.checks.database import (
@@ -18,7 +19,6 @@ from shared.doctor.checks.database import (
 from shared.doctor.checks.server import examine_server, judge_clock
 from shared.doctor.checks.streams import examine_dead_letters, examine_streams
 from shared.doctor.finding import Finding, Severity
-from shared.doctor.patient import Patient
 from shared.errors import DatabaseError, GlamBaseError, MessageBusError
 from shared.messaging import Bus, Inspection
 
@@ -45,7 +45,7 @@ async def examine(
     """Judge what runs against what the services declare. Nothing is changed.
 
     What cannot be reached is a finding, and the rest is judged all the same. What was found well is
-    told too, with severity ``ok``.
+    reported too, with severity ``ok``.
 
     Args:
         services: the services, whose own settings say where to look.
@@ -55,19 +55,19 @@ async def examine(
         replicas: how many of each service run; by default as many as hold a relay now.
         long_transaction_seconds: a transaction open for longer is a finding.
     """
-    found, patients = _admit(services, settings or {}, targets or {}, replicas)
-    databases: list[tuple[Patient, DatabaseFacts]] = []
-    living: list[Patient] = []
-    for patient in patients:
-        told, facts, patient = await _database(patient, long_transaction_seconds, replicas)  # noqa: PLW2901
-        found += told
-        living.append(patient)
+    found, under_check = _admit(services, settings or {}, targets or {}, replicas)
+    databases: list[tuple[CheckedService, DatabaseFacts]] = []
+    living: list[CheckedService] = []
+    for checked in under_check:
+        findings, facts, checked = await _database(checked, long_transaction_seconds, replicas)  # noqa: PLW2901
+        found += findings
+        living.append(checked)
         if facts is not None:
-            databases.append((patient, facts))
+            databases.append((checked, facts))
     found += examine_connections(databases)
     for nats, here in _by_server(living):
         found += await _nats(nats, here, monitoring)
-    ill = examine_contracts(patients)
+    ill = examine_contracts(under_check)
     return found + (
         ill or [Finding("contracts", Severity.OK, "contracts", "one form and a stream for each")]
     )
@@ -78,8 +78,8 @@ def _admit(
     settings: Mapping[str, ServiceSettings],
     targets: Mapping[str, str],
     replicas: int | None,
-) -> tuple[list[Finding], list[Patient]]:
-    found, patients = [], []
+) -> tuple[list[Finding], list[CheckedService]]:
+    found, under_check = [], []
     for service in services:
         target = targets.get(service.name, service.name)
         try:
@@ -95,51 +95,51 @@ def _admit(
                 )
             )
         else:
-            patients.append(Patient(service, own, target, replicas or 1))
-    return found, patients
+            under_check.append(CheckedService(service, own, target, replicas or 1))
+    return found, under_check
 
 
 async def _database(
-    patient: Patient, long_seconds: float, replicas: int | None
-) -> tuple[list[Finding], DatabaseFacts | None, Patient]:
-    settings = patient.settings.database
+    checked: CheckedService, long_seconds: float, replicas: int | None
+) -> tuple[list[Finding], DatabaseFacts | None, CheckedService]:
+    settings = checked.settings.database
     if not settings.enabled:
-        return [], None, patient
-    about = f"database {patient.schema}"
-    async with Database(settings, schema=patient.schema, application_name=_NAME) as database:
+        return [], None, checked
+    about = f"database {checked.schema}"
+    async with Database(settings, schema=checked.schema, application_name=_NAME) as database:
         try:
             await database.ping()
         except DatabaseError as error:
-            return [_away("database-unreachable", about, error, patient)], None, patient
+            return [_away("database-unreachable", about, error, checked)], None, checked
         try:
             facts = await look_at_database(database, long_seconds=long_seconds)
             if replicas is None and facts.relays:
-                patient = replace(patient, replicas=facts.relays)
-            return await examine_database(database, patient, facts), facts, patient
+                checked = replace(checked, replicas=facts.relays)
+            return await examine_database(database, checked, facts), facts, checked
         except (GlamBaseError, FileNotFoundError) as error:
-            return [_unseen(about, error)], None, patient
+            return [_unseen(about, error)], None, checked
 
 
 async def _nats(
-    nats: NatsSettings, patients: Sequence[Patient], monitoring: str | None
+    nats: NatsSettings, under_check: Sequence[CheckedService], monitoring: str | None
 ) -> list[Finding]:
     bus = Bus(nats, name=_NAME)
     try:
         await bus.open()
     except MessageBusError as error:
-        return [_away("nats-unreachable", f"NATS {', '.join(nats.servers)}", error, patients[0])]
+        return [_away("nats-unreachable", f"NATS {', '.join(nats.servers)}", error, under_check[0])]
     try:
-        return await _jetstream(Inspection(bus), patients, monitoring)
+        return await _jetstream(Inspection(bus), under_check, monitoring)
     finally:
         await bus.close()
 
 
 async def _jetstream(
-    inspection: Inspection, patients: Sequence[Patient], monitoring: str | None
+    inspection: Inspection, under_check: Sequence[CheckedService], monitoring: str | None
 ) -> list[Finding]:
     try:
         server = await inspection.server()
-        found = await examine_server(inspection, patients, monitoring=monitoring)
+        found = await examine_server(inspection, under_check, monitoring=monitoring)
     except MessageBusError as error:
         return [
             Finding(
@@ -152,20 +152,22 @@ async def _jetstream(
         ]
     about = f"server {'.'.join(map(str, server.version))}"
     try:
-        streams, there = await examine_streams(inspection, patients)
+        streams, there = await examine_streams(inspection, under_check)
         if there:
             clock = min(there, key=lambda facts: facts.clock_accuracy_seconds)
             found += judge_clock(about, clock.clock_ahead_seconds, clock.clock_accuracy_seconds)
         found = found or [Finding("server", Severity.OK, about, "it has what is needed")]
         found += streams
-        found += await examine_consumers(inspection, patients, there, server)
-        found += await examine_dead_letters(inspection, patients)
+        found += await examine_consumers(inspection, under_check, there, server)
+        found += await examine_dead_letters(inspection, under_check)
     except MessageBusError as error:
         found.append(_unseen("JetStream", error))
     return found
 
 
-def _by_server(patients: Sequence[Patient]) -> list[tuple[NatsSettings, list[Patient]]]:
+def _by_server(
+    under_check: Sequence[CheckedService],
+) -> list[tuple[NatsSettings, list[CheckedService]]]:
     """Put those together that log in at the same servers in the same way."""
     own: dict[str, object] = {
         "replicas": 1,
@@ -173,20 +175,20 @@ def _by_server(patients: Sequence[Patient]) -> list[tuple[NatsSettings, list[Pat
         "claim_check_bytes": None,
         "streams": {},
     }
-    groups: list[tuple[NatsSettings, list[Patient]]] = []
-    for patient in patients:
-        nats = patient.settings.nats.model_copy(update=own)
+    groups: list[tuple[NatsSettings, list[CheckedService]]] = []
+    for checked in under_check:
+        nats = checked.settings.nats.model_copy(update=own)
         for known, here in groups:
             if known == nats:
-                here.append(patient)
+                here.append(checked)
                 break
         else:
-            groups.append((nats, [patient]))
+            groups.append((nats, [checked]))
     return groups
 
 
-def _away(code: str, about: str, error: GlamBaseError, patient: Patient) -> Finding:
-    fix = f"glam config show {patient.target} --origin (is it the right address, and does it run?)"
+def _away(code: str, about: str, error: GlamBaseError, checked: CheckedService) -> Finding:
+    fix = f"glam config show {checked.target} --origin (is it the right address, and does it run?)"
     return Finding(code, Severity.ERROR, about, str(error), fix)
 
 

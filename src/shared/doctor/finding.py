@@ -86,7 +86,7 @@ CODES: Mapping[str, str] = {
     "stream-single-copy": "The one server that has the only copy takes the stream with it.",
     "stream-leader": "A stream without a leader takes and gives nothing.",
     "stream-copies": "While a copy is behind, losing another server may stop the stream.",
-    "stream-limits": "The stream forgets earlier, or takes less, than its services were told.",
+    "stream-limits": "The stream forgets earlier, or takes less, than its services define.",
     "stream-features": "What the stream does not allow is done in a slower or weaker way.",
     "stream-drift": "It differs from what is declared, and no service will change it.",
     "stream-full": "A full stream drops its oldest messages, read or not, or refuses new ones.",
@@ -113,7 +113,7 @@ CODES: Mapping[str, str] = {
     # The database and the outbox.
     "schema-revision": "The code expects tables and columns that are not there, or no longer.",
     "outbox-missing": "A service without an outbox cannot publish with its transactions.",
-    "outbox-backlog": "Events have happened, and nobody was told.",
+    "outbox-backlog": "Events have happened, and are not published.",
     "outbox-failing": "What cannot be published holds back the later messages of its key.",
     "outbox-leases": "A partition that no relay holds is not published.",
     "autovacuum": "Every row of the outbox dies; without vacuum its indexes grow for ever.",

@@ -51,11 +51,11 @@ class GlamBaseError(Exception):
     default ``message``, and each annotated attribute with a default is a detail: a keyword of the
     constructor, an attribute of the error and a key of ``details``.
 
-        class ParcelLostError(NotFoundError):
-            code = "PARCEL_LOST"
-            parcel_id: str | None = None
-
-        ParcelLostError("No such parcel", parcel_id="p-1").details  # {"parcel_id": "p-1"}
+    >>> class ParcelLostError(NotFoundError):
+    ...     code = "PARCEL_LOST"
+    ...     parcel_id: str | None = None
+    >>> ParcelLostError("No such parcel", parcel_id="p-1").to_dict()
+    {'code': 'PARCEL_LOST', 'message': 'No such parcel', 'details': {'parcel_id': 'p-1'}}
 
     Args:
         message: what went wrong, fit for the caller's eyes. Needed unless the class has one.
@@ -146,7 +146,12 @@ class DomainError(GlamBaseError):
 
 
 class ValidationError(DomainError):
-    """A value is not acceptable."""
+    """A value is not acceptable.
+
+    >>> error = ValidationError("A quantity is 1 or more", field="quantity", value=0)
+    >>> error.status, error.details
+    (422, {'field': 'quantity', 'value': 0})
+    """
 
     code = "VALIDATION_ERROR"
     status = 422
@@ -155,7 +160,12 @@ class ValidationError(DomainError):
 
 
 class NotFoundError(DomainError):
-    """What was asked for does not exist, or not for this caller."""
+    """What was asked for does not exist, or not for this caller.
+
+    >>> error = NotFoundError("No invoice 7", resource="invoice", resource_id=7)
+    >>> error.status, error.resource_id, outcome_of(error)
+    (404, 7, <Outcome.DEAD_LETTER: 'dead_letter'>)
+    """
 
     code = "NOT_FOUND"
     status = 404
@@ -164,7 +174,12 @@ class NotFoundError(DomainError):
 
 
 class ConflictError(DomainError):
-    """The present state does not allow it; another state may."""
+    """The present state does not allow it; another state may.
+
+    >>> error = ConflictError("Invoice 7 is not paid yet", current_state="open")
+    >>> error.status, outcome_of(error)
+    (409, <Outcome.RETRY: 'retry'>)
+    """
 
     code = "CONFLICT"
     status = 409

@@ -42,7 +42,16 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 def wrap_external_error(
     error_class: type[E], message: str, *, cause: Exception, **kwargs: Any
 ) -> E:
-    """Return an ``error_class`` that stands for ``cause`` and names it as its cause."""
+    """Return an ``error_class`` that stands for ``cause`` and names it as its cause.
+
+    >>> def load(path: str) -> bytes:
+    ...     try:
+    ...         return Path(path).read_bytes()
+    ...     except OSError as error:
+    ...         raise wrap_external_error(NotFoundError, "No such template", cause=error)
+    >>> load("/nowhere")
+    NotFoundError: No such template
+    """
     return error_class(message, cause=cause, **kwargs)
 
 

@@ -26,6 +26,11 @@ def outcome_of(error: BaseException) -> Outcome:
     A conflict, a rate limit and an open circuit pass with time; what the content of the message
     causes does not. What nobody foresaw is tried again. A group is tried again if any of its
     errors is.
+
+    >>> outcome_of(NotFoundError("No invoice 7"))
+    <Outcome.DEAD_LETTER: 'dead_letter'>
+    >>> outcome_of(DatabaseError("The database is away"))
+    <Outcome.RETRY: 'retry'>
     """
     if isinstance(error, BaseExceptionGroup):
         outcomes = {outcome_of(part) for part in error.exceptions}

@@ -37,8 +37,12 @@ class UpcastError(ValidationError):
 class Contract(Generic[P]):
     """A subject, the payload spoken on it, and the version of that payload's form.
 
-        PAID = Contract("evt.invoice.paid", Paid)
-        ORDERS = Contract("orders.*.created", Order, stream="ORDERS", codec=JSON)
+    >>> PAID = Contract("evt.invoice.paid", Paid)
+    >>> PAID.write(Paid(number="7"))
+    b'{"number":"7"}'
+    >>> ORDERS = Contract("orders.*.created", Paid, stream="ORDERS", codec=JSON)
+    >>> PAID.is_literal, ORDERS.is_literal
+    (True, False)
 
     Payloads of older versions are read through the functions given to `upcasts`, one for each step.
 
@@ -92,9 +96,12 @@ class Contract(Generic[P]):
     def upcasts(self, *, from_version: int) -> Callable[[Upcast], Upcast]:
         """Register the function that takes a payload from one version to the next.
 
-            @ORDER_UPDATED.upcasts(from_version=1)
-            def with_currency(payload: dict[str, Any]) -> dict[str, Any]:
-                return {**payload, "currency": "EUR"}
+        >>> PAID_2 = Contract("evt.invoice.paid", PaidIn, version=2)
+        >>> @PAID_2.upcasts(from_version=1)
+        ... def with_currency(payload: dict[str, Any]) -> dict[str, Any]:
+        ...     return {**payload, "currency": "EUR"}
+        >>> PAID_2.read(Envelope.create(PAID, Paid(number="7"), source_service="till"))
+        PaidIn(number='7', currency='EUR')
 
         Raises:
             ValueError: no version follows that one, or the step is taken already.

@@ -82,6 +82,14 @@ class Envelope(BaseModel):
     Immutable. All values are plain JSON, so decoding what was encoded gives an equal envelope.
     A timestamp without offset is taken as UTC; a null one, as older senders write it, becomes the
     time of reading.
+
+    >>> envelope = Envelope.create(PAID, Paid(number="7"), source_service="invoice-service")
+    >>> envelope.subject, envelope.payload, envelope.metadata["version"]
+    ('evt.invoice.paid', {'number': '7'}, '1')
+    >>> Envelope.decode(envelope.encode()) == envelope
+    True
+    >>> Envelope.decode(b"{}")
+    EnvelopeError: envelope lacks event_id, subject, timestamp, payload
     """
 
     __slots__ = ("_encoded",)  # left behind by copies, which may say something else

@@ -48,6 +48,12 @@ class StreamDefinition:
     A stream that is there is widened to what is defined, never narrowed. None leaves a value to
     the settings (`replicas`, `dedupe_window_seconds`), else it is no limit.
 
+    >>> billing = StreamDefinition("BILLING", ("evt.invoice.>", "cmd.invoice.>"))
+    >>> billing.holds("evt.invoice.paid"), billing.holds("evt.parcel.sent")
+    (True, False)
+    >>> StreamDefinition("AUDIT", ("evt.invoice.>", "evt.*.paid"))
+    StreamError: stream AUDIT: 'evt.invoice.>' and 'evt.*.paid' overlap...
+
     Attributes:
         name: the stream's, without white space, dots, wildcards and slashes.
         subjects: the filters of what it takes.
@@ -131,6 +137,10 @@ class StreamTable:
     """Definitions of streams, by which to find the one that holds a subject.
 
     It is never changed; what is added makes another table.
+
+    >>> streams = StreamTable([StreamDefinition("BILLING", ("evt.invoice.>", "cmd.invoice.>"))])
+    >>> streams.holding("evt.invoice.paid").name, streams.holding("evt.parcel.sent").name
+    ('BILLING', 'PARCEL')
 
     Args:
         definitions: of streams; one that is given twice counts once.

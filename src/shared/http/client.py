@@ -78,6 +78,12 @@ class ServiceClient:
     An async context manager; one client for a called service, shared by all tasks of an event
     loop, since it holds the connections and the circuit. Closing twice is harmless.
 
+    >>> async with ServiceClient("credit", caller="till", settings=settings) as credit:
+    ...     await credit.get("/accounts/7", answer=Account)
+    ...     await credit.get("/accounts/8", answer=Account)
+    Account(number='7', balance=12)
+    NotFoundError: No account 8
+
     Each call passes on request id, correlation id and trace, the time that is left
     (`X-Request-Timeout-Ms`) and, in a token signed for this one service, the caller's name and the
     tenant. It ends within `total_timeout_seconds` and within the deadline of the request it is

@@ -36,6 +36,13 @@ def configure_logging(settings: LoggingSettings, *, service: str, environment: s
     others put on the root logger stay, levels changed by `set_log_level` do not. The file is always
     JSON lines, rotated at 10 MB with five old ones kept; its folder is made if need be. Neither
     makes its caller wait: see `StandardOutput` and `RotatedFile`.
+
+    >>> settings = LoggingSettings(level="INFO", file=folder / "till.log")
+    >>> configure_logging(settings, service="till-service", environment="prod")
+    >>> logging.getLogger("sqlalchemy").warning("the pool is full")
+    {"timestamp":"...","service":"till-service","level":"WARNING","message":"the pool is full",...}
+    >>> await eventually(lambda: "the pool is full" in settings.file.read_text())
+    True
     """
     undo_changes()
     root = logging.getLogger()

@@ -84,5 +84,10 @@ class ServiceLogger:
 
 
 def create_logger(service_name: str) -> ServiceLogger:
-    """Make the logger of a name. Loggers of one name write to the same place."""
+    """Make the logger of a name. Loggers of one name write to the same place.
+
+    >>> configure_logging(LoggingSettings(), service="till-service", environment="prod")
+    >>> create_logger("till").info("order %s paid", "7", amount="9.90")
+    {"timestamp":"...","level":"INFO","message":"order 7 paid",...,"logger":"till","amount":"9.90"}
+    """
     return ServiceLogger(service_name)

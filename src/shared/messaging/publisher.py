@@ -39,7 +39,7 @@ class Publisher:
     """Publishes to JetStream and waits for the acknowledgements.
 
     At most `window` messages are unacknowledged at a time, over all callers: who comes then waits,
-    which is the back-pressure. An acknowledgement is awaited for `timeout_seconds`. A message may
+    which is the backpressure. An acknowledgement is awaited for `timeout_seconds`. A message may
     be as large as the server takes, less `headroom_bytes`. With `claim_check_bytes`, a body larger
     than that is left at the object store first, and subscribers of this package collect it before
     their handler sees the message.
@@ -93,6 +93,12 @@ class Publisher:
 
     async def publish(self, message: OutgoingMessage) -> PubAck:
         """Publish one message.
+
+        >>> message = OutgoingMessage("evt.invoice.paid", b"{}", {}, message_id="invoice-7")
+        >>> await bus.publisher.publish(message)
+        PubAck(stream='INVOICE', sequence=2, duplicate=False)
+        >>> await bus.publisher.publish(message)
+        PubAck(stream='INVOICE', sequence=2, duplicate=True)
 
         Raises:
             MessageBusError: It is not known to be stored. When `retryable`, publish it again under

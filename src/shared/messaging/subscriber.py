@@ -93,7 +93,7 @@ class Subscriber:
 
     While an error says that the database, the bus or another part every message needs is out
     (a retryable `InfrastructureError`, except of another service's making), the attempt is not
-    counted: the message keeps its place and is tried again, see `RetryPolicy.patience_seconds`.
+    counted: the message keeps its place and is tried again, see `RetryPolicy.outage_seconds`.
     After `outage_threshold` of them in a row nothing more is fetched, and one message at a time
     tries, until the outage is over.
     """

@@ -72,6 +72,16 @@ class CircuitBreaker:
     Who can wait asks for `admission`, and tells the verdict by `succeeded`, `failed` or
     `abandoned`.
 
+    >>> circuit = CircuitBreaker("credit", failures=2, pause_seconds=lambda times: 10.0 * times)
+    >>> for _ in range(2):
+    ...     with circuit.call() as call:
+    ...         call.failed()
+    >>> circuit.state
+    <Circuit.OPEN: 'open'>
+    >>> with circuit.call():
+    ...     pass
+    CircuitOpenError: credit failed 2 times in a row and is left alone
+
     Args:
         name: what the circuit leads to, for log, errors and status.
         failures: so many in a row open the circuit.

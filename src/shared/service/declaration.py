@@ -96,6 +96,16 @@ class Declared(Generic[S]):
         cannot be cancelled, so it takes no ``deadline_seconds``, and it takes no ``UnitOfWork``,
         which belongs to the event loop.
 
+        >>> booked: list[str] = []
+        >>> @service.handles(PAID, order_by="number")
+        ... async def book(paid: Paid, uow: UnitOfWork) -> None:
+        ...     booked.append(paid.number)
+        >>> async with service.assemble(settings) as application:
+        ...     async with application.unit_of_work() as uow:
+        ...         sent = uow.outbox.add(PAID, Paid(number="7"))
+        ...     await eventually(lambda: booked)
+        ['7']
+
         Args:
             contract: what it handles; see ``shared.service.handlers`` for what it may be given.
             name: of its durable consumer; the function's name by default. Renaming a handler
@@ -154,6 +164,18 @@ class Declared(Generic[S]):
 
     def provides(self, factory: P) -> P:
         """Declare the decorated async generator as the provider of what it yields.
+
+        It is entered once when the service starts, after the providers of what its parameters ask
+        for, and left when the service stops. A type has one provider.
+
+        >>> service = Service("till-service")
+        >>> @service.provides
+        ... async def mailer(settings: ServiceSettings) -> AsyncIterator[Mailer]:
+        ...     async with Mailer(sender=f"billing@{settings.environment}.example") as mailer:
+        ...         yield mailer
+        >>> async with service.assemble(settings) as application:
+        ...     application.provisions.get(Mailer).sender
+        'billing@dev.example'
 
         Raises:
             DeclarationError: no async generator, or an annotation is missing.

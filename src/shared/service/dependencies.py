@@ -46,7 +46,15 @@ async def _unit_of_work(connection: HTTPConnection) -> AsyncIterator[UnitOfWork]
 
 
 UnitOfWorkDep = Annotated[UnitOfWork, Depends(_unit_of_work, scope="function")]
-"""The unit of work of this request: committed when the route returns, rolled back if it raises."""
+"""The unit of work of this request: committed when the route returns, rolled back if it raises.
+
+>>> @service.router.post("/invoices/{number}/paid")
+... async def pay(number: str, uow: UnitOfWorkDep) -> None:
+...     uow.outbox.add(PAID, Paid(number=number))
+>>> async with running(service) as client:
+...     (await client.post("/api/v1/invoices/7/paid")).status_code
+200
+"""
 
 
 @raises(DatabaseError)
@@ -71,7 +79,17 @@ again: ``await units.run(work, isolation="serializable")``."""
 def Provided(kind: type[T]) -> Any:  # noqa: N802 - reads like Depends, and is one
     """Make the dependency on the provided object of type ``kind``.
 
-    ``mailer: Annotated[Mailer, Provided(Mailer)]``. The settings are provided as well.
+    The settings are provided as well.
+
+    >>> @service.router.get("/sender")
+    ... async def sender(mailer: Annotated[Mailer, Provided(Mailer)]) -> str:
+    ...     return mailer.sender
+    >>> async with running(service) as client:
+    ...     (await client.get("/api/v1/sender")).json()
+    'till@example.com'
+
+    A request raises:
+        LookupError: nothing provides it in this service.
     """
 
     def provided(connection: HTTPConnection) -> T:

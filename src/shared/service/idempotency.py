@@ -92,6 +92,18 @@ class IdempotencyKeyError(DomainError):
 class IdempotentRoute(APIRoute):
     """A route that honours ``Idempotency-Key``; see the module. It needs a database.
 
+    >>> router = APIRouter(route_class=IdempotentRoute)
+    >>> paid: list[str] = []
+    >>> @router.post("/payments/{number}")
+    ... async def pay(number: str, uow: UnitOfWorkDep) -> str:
+    ...     paid.append(number)
+    ...     return f"paid {len(paid)}"
+    >>> service.router.include_router(router)
+    >>> key = {"Idempotency-Key": '"8e03978e-40d5-43e8-bc93-6894a57f9324"'}
+    >>> async with running(service) as client:
+    ...     [(await client.post("/api/v1/payments/7", headers=key)).json() for _ in range(2)]
+    ['paid 1', 'paid 1']
+
     Raises:
         DeclarationError: the endpoint is a generator, whose answer is a stream.
     """

@@ -30,8 +30,10 @@ class Service(Declared[S]):
     It is an ASGI application itself, so any ASGI server runs it (``uvicorn module:service``), and
     ``service.run()`` runs it with uvicorn and a drain on SIGTERM.
 
-        PAID = Contract("evt.invoice.paid", Paid)
-        service = Service("invoice-service", publishes=[PAID])
+    >>> PAID = Contract("evt.invoice.paid", Paid)
+    >>> service = Service("invoice-service", publishes=[PAID])
+    >>> service.schema, service.streams.holding(PAID.subject).name
+    ('invoice', 'INVOICE')
 
     Args:
         name: kebab case, as the platform knows it: ``credit-service``. It names the configuration

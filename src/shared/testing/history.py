@@ -84,6 +84,13 @@ class History:
 
     Each entry goes to the system in one write before `add` returns: what was written down survives
     the `kill -9` of its process. Several processes may write one file.
+
+    >>> with History(folder / "history.jsonl", by="till") as history:
+    ...     history.add("publish", Outcome.OK, "paid-7")
+    ...     history.add("effect", Outcome.OK, "paid-7")
+    ...     history.add("effect", Outcome.OK, "paid-7")
+    >>> check(History.read([history.path])).doubled
+    ['event paid-7 took effect 2 times by till']
     """
 
     def __init__(self, path: Path, *, by: str = "") -> None:

@@ -26,9 +26,8 @@ async def eventually(condition: Callable[[], T], *, within_seconds: float = 25.0
 async def eventually(condition: Callable[[], Any], *, within_seconds: float = 25.0) -> Any:
     """Ask until the answer is true, and return it; an error counts as not yet.
 
-    >>> import asyncio
-    >>> handled: list[int] = [5]
-    >>> asyncio.run(eventually(lambda: len(handled)))
+    >>> handled = ["7"]
+    >>> await eventually(lambda: len(handled))
     1
 
     Args:

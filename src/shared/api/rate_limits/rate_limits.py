@@ -220,9 +220,10 @@ class RateLimits:
 class RateLimit:
     """A limit of a route's own, beside those of the settings; for `Depends`.
 
-        per_tenant = Depends(RateLimit("10/minute", per="tenant"))
-
-        @router.post("/exports", dependencies=[per_tenant])
+    >>> @app.post("/exports", dependencies=[Depends(RateLimit("1/hour", per="tenant"))])
+    ... async def export() -> None: ...
+    >>> [(await client.post("/exports")).status_code for _ in range(2)]
+    [200, 429]
 
     Each route counts for itself. FastAPI has read the body by then. What authenticates has to come
     before it, for the tenant or the user to be known; a call without a tenant counts for its

@@ -81,6 +81,16 @@ def only_operators(settings: ServiceSettings, *, service: str) -> Callable[..., 
     The answer is 401 without a token, and to one that is neither the operators' nor a service's;
     403 to the token of a service that is not named.
 
+    >>> guard = Depends(only_operators(settings, service="till"))
+    >>> @app.delete("/cache", dependencies=[guard])
+    ... async def clear() -> None: ...
+    >>> token = settings.api.operators_token.get_secret_value()
+    >>> (await client.delete("/cache")).status_code
+    401
+    >>> headers = {"Authorization": f"Bearer {token}"}
+    >>> (await client.delete("/cache", headers=headers)).status_code
+    200
+
     Args:
         settings: ``api.operators_token``, ``api.operators_services`` and the services' secrets.
         service: this service, for which a caller's token has to be made.

@@ -6,13 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared.doctor.checked_service import duration
 from shared.doctor.finding import Finding, Severity
-from shared.doctor.patient import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from shared.doctor.patient import Patient
+    from shared.doctor.checked_service import CheckedService
     from shared.messaging import ConsumerFacts, Inspection, ServerFacts, StreamFacts
     from shared.service.handlers import Handler
 
@@ -29,7 +29,7 @@ _NEVER_MIND = frozenset({"filter_subjects", "filter_subject", "max_deliver"})
 
 async def examine_consumers(
     inspection: Inspection,
-    patients: Sequence[Patient],
+    under_check: Sequence[CheckedService],
     streams: Iterable[StreamFacts],
     server: ServerFacts,
 ) -> list[Finding]:
@@ -39,34 +39,34 @@ async def examine_consumers(
         MessageBusError: JetStream does not answer.
     """
     found: list[Finding] = []
-    known = {h.durable(p.name) for p in patients for h in p.service.handlers}
+    known = {h.durable(p.name) for p in under_check for h in p.service.handlers}
     for stream in streams:
         there = await inspection.consumers(stream.name)
-        for patient in patients:
-            for handler in patient.handlers_of(stream.name):
-                durable = handler.durable(patient.name)
+        for checked in under_check:
+            for handler in checked.handlers_of(stream.name):
+                durable = handler.durable(checked.name)
                 found += await _consumer(
-                    inspection, patient, handler, there.get(durable), stream, server
+                    inspection, checked, handler, there.get(durable), stream, server
                 )
         found += [
             _orphan(facts, owner)
             for facts in there.values()
-            if facts.name not in known and (owner := _owner(facts.name, patients))
+            if facts.name not in known and (owner := _owner(facts.name, under_check))
         ]
     return found
 
 
 async def _consumer(
     inspection: Inspection,
-    patient: Patient,
+    checked: CheckedService,
     handler: Handler,
     facts: ConsumerFacts | None,
     stream: StreamFacts,
     server: ServerFacts,
 ) -> list[Finding]:
-    durable = handler.durable(patient.name)
+    durable = handler.durable(checked.name)
     about = f"consumer {durable}"
-    ill = _declared(inspection, patient, handler, stream, server)
+    ill = _declared(inspection, checked, handler, stream, server)
     if facts is None:
         ill.append(
             Finding(
@@ -75,12 +75,12 @@ async def _consumer(
                 about,
                 f"it is not there; {stream.name} has {stream.messages} messages for it to begin "
                 "with",
-                f"start the service, which creates it: glam run {patient.target}",
+                f"start the service, which creates it: glam run {checked.target}",
             )
         )
         return ill
-    ill += _config(inspection, patient, handler, facts)
-    ill += await _work(inspection, patient, handler, facts)
+    ill += _config(inspection, checked, handler, facts)
+    ill += await _work(inspection, checked, handler, facts)
     return ill or [
         Finding("consumer", Severity.OK, about, f"{facts.pending} wait, {facts.ack_pending} out")
     ]
@@ -88,13 +88,13 @@ async def _consumer(
 
 def _declared(
     inspection: Inspection,
-    patient: Patient,
+    checked: CheckedService,
     handler: Handler,
     stream: StreamFacts,
     server: ServerFacts,
 ) -> list[Finding]:
     """Judge what the handler declares against what server and stream allow."""
-    about = f"consumer {handler.durable(patient.name)}"
+    about = f"consumer {handler.durable(checked.name)}"
     found = []
     allowed = [
         (where, limit)
@@ -104,7 +104,7 @@ def _declared(
         )
         if limit and limit > 0
     ]
-    asked = inspection.ack_pending_of(patient.subscription(handler))
+    asked = inspection.ack_pending_of(checked.subscription(handler))
     found += [
         Finding(
             "ack-pending-limit",
@@ -125,19 +125,19 @@ def _declared(
                 about,
                 f"ack_wait_seconds is {handler.ack_wait_seconds:g}: a process that stands still "
                 "for so long has lost its messages to another one",
-                "ack_wait_seconds=30 (a handler may take longer: signs of life are sent for it)",
+                "ack_wait_seconds=30 (a handler may take longer: heartbeats are sent for it)",
             )
         )
     return found
 
 
 def _config(
-    inspection: Inspection, patient: Patient, handler: Handler, facts: ConsumerFacts
+    inspection: Inspection, checked: CheckedService, handler: Handler, facts: ConsumerFacts
 ) -> list[Finding]:
     about = f"consumer {facts.name}"
-    restart = f"restart {patient.name}, which changes it"
+    restart = f"restart {checked.name}, which changes it"
     found = []
-    difference = inspection.consumer_difference(facts, patient.subscription(handler))
+    difference = inspection.consumer_difference(facts, checked.subscription(handler))
     filters = facts.config.get("filter_subjects") or facts.config.get("filter_subject")
     if {"filter_subject", "filter_subjects"} & difference.keys():
         found.append(
@@ -160,7 +160,7 @@ def _config(
             )
         )
     rest = {name: values for name, values in difference.items() if name not in _NEVER_MIND}
-    needed = handler.concurrency * patient.replicas
+    needed = handler.concurrency * checked.replicas
     if 0 < facts.max_ack_pending < needed:
         rest.pop("max_ack_pending", None)
         found.append(
@@ -168,22 +168,22 @@ def _config(
                 "consumer-ack-pending",
                 Severity.WARNING,
                 about,
-                f"{facts.max_ack_pending} messages may be out, and {patient.replicas} replicas of "
+                f"{facts.max_ack_pending} messages may be out, and {checked.replicas} replicas of "
                 f"{handler.concurrency} handle {needed}",
                 restart,
             )
         )
     if rest:
-        told = ", ".join(
+        differing = ", ".join(
             f"{name} is {_value(name, is_)}, declared {_value(name, wanted)}"
             for name, (is_, wanted) in rest.items()
         )
-        found.append(Finding("consumer-config", Severity.WARNING, about, told, restart))
+        found.append(Finding("consumer-config", Severity.WARNING, about, differing, restart))
     return found
 
 
 async def _work(
-    inspection: Inspection, patient: Patient, handler: Handler, facts: ConsumerFacts
+    inspection: Inspection, checked: CheckedService, handler: Handler, facts: ConsumerFacts
 ) -> list[Finding]:
     about = f"consumer {facts.name}"
     if facts.paused_seconds > 0:
@@ -217,7 +217,7 @@ async def _work(
                 Severity.ERROR,
                 about,
                 f"{facts.pending} messages wait, and nobody asks for them{pin}",
-                f"start {patient.name}: glam run {patient.target}",
+                f"start {checked.name}: glam run {checked.target}",
             )
         )
     elif facts.pending:
@@ -232,7 +232,7 @@ async def _work(
                     Severity.WARNING,
                     about,
                     f"{facts.pending} messages wait, the next one for {duration(age)}",
-                    f"more replicas of {patient.name}, or concurrency={2 * handler.concurrency}",
+                    f"more replicas of {checked.name}, or concurrency={2 * handler.concurrency}",
                 )
             )
     if facts.redelivered >= _MANY_REDELIVERED and facts.redelivered >= _MOST * max(
@@ -261,7 +261,7 @@ async def _moves(inspection: Inspection, before: ConsumerFacts) -> bool:
     )
 
 
-def _orphan(facts: ConsumerFacts, owner: Patient) -> Finding:
+def _orphan(facts: ConsumerFacts, owner: CheckedService) -> Finding:
     return Finding(
         "consumer-orphan",
         Severity.WARNING,
@@ -272,10 +272,10 @@ def _orphan(facts: ConsumerFacts, owner: Patient) -> Finding:
     )
 
 
-def _owner(durable: str, patients: Sequence[Patient]) -> Patient | None:
+def _owner(durable: str, under_check: Sequence[CheckedService]) -> CheckedService | None:
     """Return the service whose name the durable begins with, the longest of them."""
-    owners = [p for p in patients if durable.startswith(f"{p.name}-")]
-    return max(owners, key=lambda patient: len(patient.name), default=None)
+    owners = [p for p in under_check if durable.startswith(f"{p.name}-")]
+    return max(owners, key=lambda checked: len(checked.name), default=None)
 
 
 def _value(name: str, value: object) -> str:

@@ -13,18 +13,18 @@ from shared.service.errors import DeclarationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.doctor.patient import Patient
+    from shared.doctor.checked_service import CheckedService
 
 __all__ = ["examine_contracts"]
 
 
-def examine_contracts(patients: Sequence[Patient]) -> list[Finding]:
+def examine_contracts(under_check: Sequence[CheckedService]) -> list[Finding]:
     """Judge what the services declare, without looking at anything that runs."""
-    table = describe([patient.service for patient in patients])
+    table = describe([checked.service for checked in under_check])
     found = []
     for subject in table.disputed:
         forms = [row for row in table.rows if row.subject == subject]
-        told = "; ".join(
+        listed = "; ".join(
             f"{row.payload} version {row.version} "
             f"({', '.join([*row.producers, *row.consumers]) or 'declared'})"
             for row in forms
@@ -34,23 +34,23 @@ def examine_contracts(patients: Sequence[Patient]) -> list[Finding]:
                 "contract-disputed",
                 Severity.ERROR,
                 f"subject {subject}",
-                f"declared in {len(forms)} forms: {told}",
+                f"declared in {len(forms)} forms: {listed}",
                 "let all import the same Contract; a new form is version + 1 with an upcaster",
             )
         )
-    return found + _streams(patients)
+    return found + _streams(under_check)
 
 
-def _streams(patients: Sequence[Patient]) -> list[Finding]:
+def _streams(under_check: Sequence[CheckedService]) -> list[Finding]:
     """Judge the streams: one for each contract, and none takes what another does."""
     found = []
-    for patient in patients:
+    for checked in under_check:
         try:
-            patient.service.streams_with(patient.settings.nats)
+            checked.service.streams_with(checked.settings.nats)
         except DeclarationError as error:
-            fix = "declare the streams as told; until then the service does not start"
-            found.append(Finding("contract-stream", Severity.ERROR, patient.name, str(error), fix))
-    for one, other in combinations(patients, 2):
+            fix = "declare the streams so that they agree; until then the service does not start"
+            found.append(Finding("contract-stream", Severity.ERROR, checked.name, str(error), fix))
+    for one, other in combinations(under_check, 2):
         for mine, theirs in product(one.streams().values(), other.streams().values()):
             both = product(mine.subjects, theirs.subjects)
             if mine.name != theirs.name and any(overlap(a, b) for a, b in both):

@@ -9,9 +9,9 @@ from sqlalchemy import text
 
 from shared.database import Database, Migrations, translate_errors
 from shared.delivery import read_outbox_status
+from shared.doctor.checked_service import duration
 from shared.doctor.checks.server import judge_clock
 from shared.doctor.finding import Finding, Severity
-from shared.doctor.patient import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from shared.doctor.patient import Patient
+    from shared.doctor.checked_service import CheckedService
 
 __all__ = ["DatabaseFacts", "examine_connections", "examine_database", "look_at_database"]
 
@@ -111,19 +111,19 @@ async def _read_tables(connection: AsyncConnection, facts: DatabaseFacts, schema
 
 
 async def examine_database(
-    database: Database, patient: Patient, facts: DatabaseFacts
+    database: Database, checked: CheckedService, facts: DatabaseFacts
 ) -> list[Finding]:
     """Judge one service's database.
 
     Raises:
         DatabaseError: the database is away.
     """
-    about = f"database {patient.schema}"
+    about = f"database {checked.schema}"
     found = [
         *judge_clock(about, facts.ahead_seconds, facts.accuracy_seconds),
-        *await _revision(database, patient, about),
-        *_role(patient, facts, about),
-        *_timeouts(patient, about),
+        *await _revision(database, checked, about),
+        *_role(checked, facts, about),
+        *_timeouts(checked, about),
         *_transactions(facts, about),
     ]
     if missing := sorted(_TABLES - facts.tables):
@@ -133,33 +133,35 @@ async def examine_database(
                 Severity.ERROR,
                 about,
                 f"there is no table {', '.join(missing)}",
-                f"glam migrate up {patient.target} (its revisions call create_delivery_tables and "
+                f"glam migrate up {checked.target} (its revisions call create_delivery_tables and "
                 "create_outbox_leases)",
             )
         )
     else:
-        found += await _outbox(database, patient, facts, about)
-    found += _vacuum(facts, about, patient.schema)
+        found += await _outbox(database, checked, facts, about)
+    found += _vacuum(facts, about, checked.schema)
     return found or [Finding("database", Severity.OK, about, "as declared; nothing waits")]
 
 
-def examine_connections(patients: Sequence[tuple[Patient, DatabaseFacts]]) -> list[Finding]:
+def examine_connections(
+    under_check: Sequence[tuple[CheckedService, DatabaseFacts]],
+) -> list[Finding]:
     """Judge the connections that all services of a server may ask for, against what it has."""
     found = []
-    servers = dict.fromkeys(_server(patient) for patient, _ in patients)
+    servers = dict.fromkeys(_server(checked) for checked, _ in under_check)
     for server in servers:
-        here = [(patient, facts) for patient, facts in patients if _server(patient) == server]
-        asked = {patient.name: _connections(patient) for patient, _ in here}
+        here = [(checked, facts) for checked, facts in under_check if _server(checked) == server]
+        asked = {checked.name: _connections(checked) for checked, _ in here}
         has = min(facts.row.connections for _, facts in here)
         if sum(asked.values()) > has:
-            told = ", ".join(f"{name} {count}" for name, count in asked.items())
+            listed = ", ".join(f"{name} {count}" for name, count in asked.items())
             found.append(
                 Finding(
                     "connection-limit",
                     Severity.ERROR if max(asked.values()) > has else Severity.WARNING,
                     f"PostgreSQL {server[0]}:{server[1]}",
                     f"it has {has} connections, and the pools may ask for {sum(asked.values())} "
-                    f"({told})",
+                    f"({listed})",
                     f"max_connections = {sum(asked.values()) + 10} in postgresql.conf; or smaller "
                     "database.pool_size and database.max_overflow",
                 )
@@ -167,8 +169,8 @@ def examine_connections(patients: Sequence[tuple[Patient, DatabaseFacts]]) -> li
     return found
 
 
-async def _revision(database: Database, patient: Patient, about: str) -> list[Finding]:
-    migrations = Migrations(database, patient.service.migrations)
+async def _revision(database: Database, checked: CheckedService, about: str) -> list[Finding]:
+    migrations = Migrations(database, checked.service.migrations)
     is_, heads = await migrations.current(), migrations.heads()
     if not heads or is_ == ", ".join(heads):
         return []
@@ -178,18 +180,18 @@ async def _revision(database: Database, patient: Patient, about: str) -> list[Fi
             Severity.ERROR,
             about,
             f"at revision {is_ or '(none)'}, and the code has {', '.join(heads)}",
-            f"glam migrate up {patient.target}",
+            f"glam migrate up {checked.target}",
         )
     ]
 
 
-def _role(patient: Patient, facts: DatabaseFacts, about: str) -> list[Finding]:
+def _role(checked: CheckedService, facts: DatabaseFacts, about: str) -> list[Finding]:
     if not (facts.row.unbound and facts.row.policies):
         return []
     return [
         Finding(
             "database-superuser",
-            patient.grave(Severity.ERROR),
+            checked.grave(Severity.ERROR),
             about,
             f"{facts.row.role} is a superuser or may bypass row-level security, which "
             f"{', '.join(facts.row.policies)} rely on",
@@ -198,8 +200,8 @@ def _role(patient: Patient, facts: DatabaseFacts, about: str) -> list[Finding]:
     ]
 
 
-def _timeouts(patient: Patient, about: str) -> list[Finding]:
-    settings = patient.settings.database
+def _timeouts(checked: CheckedService, about: str) -> list[Finding]:
+    settings = checked.settings.database
     defaults = type(settings).model_fields
     return [
         Finding(
@@ -233,7 +235,7 @@ def _transactions(facts: DatabaseFacts, about: str) -> list[Finding]:
 
 
 async def _outbox(
-    database: Database, patient: Patient, facts: DatabaseFacts, about: str
+    database: Database, checked: CheckedService, facts: DatabaseFacts, about: str
 ) -> list[Finding]:
     status = await read_outbox_status(database)
     backlog, found = status.backlog, []
@@ -248,7 +250,7 @@ async def _outbox(
                 about,
                 f"{backlog.count} events wait, the oldest for "
                 f"{duration(backlog.oldest_age_seconds)}",
-                f"glam outbox status {patient.target}, and the logs of the service",
+                f"glam outbox status {checked.target}, and the logs of the service",
             )
         )
     if backlog.failing and facts.failing is not None:
@@ -270,7 +272,7 @@ async def _outbox(
                 about,
                 f"{free} of {len(status.leases)} partitions are held by no live relay, and "
                 f"{backlog.count} events wait",
-                f"start {patient.name}: glam run {patient.target}"
+                f"start {checked.name}: glam run {checked.target}"
                 if not held
                 else "they are taken within lease_seconds; if not, look at the logs of the relays",
             )
@@ -320,14 +322,14 @@ def _vacuum(facts: DatabaseFacts, about: str, schema: str) -> list[Finding]:
     return found
 
 
-def _connections(patient: Patient) -> int:
-    settings = patient.settings.database
+def _connections(checked: CheckedService) -> int:
+    settings = checked.settings.database
     each = settings.pool_size + settings.max_overflow + _BESIDE_THE_POOL
-    return each * patient.replicas
+    return each * checked.replicas
 
 
-def _server(patient: Patient) -> tuple[str, int]:
-    return patient.settings.database.host, patient.settings.database.port
+def _server(checked: CheckedService) -> tuple[str, int]:
+    return checked.settings.database.host, checked.settings.database.port
 
 
 def _now() -> datetime:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shared.doctor.checked_service import duration
 from shared.doctor.finding import Finding, Severity
-from shared.doctor.patient import duration
 from shared.doctor.releases import judge_release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.doctor.patient import Patient
+    from shared.doctor.checked_service import CheckedService
     from shared.messaging import Inspection, MonitoringFacts
 
 __all__ = ["examine_server", "judge_clock"]
@@ -29,7 +29,7 @@ _ALWAYS = "nats-server's configuration: jetstream { sync_interval: always }"
 
 
 async def examine_server(
-    inspection: Inspection, patients: Sequence[Patient], *, monitoring: str | None
+    inspection: Inspection, under_check: Sequence[CheckedService], *, monitoring: str | None
 ) -> list[Finding]:
     """Judge the server that these services share.
 
@@ -39,14 +39,14 @@ async def examine_server(
     facts = await inspection.server()
     about = f"server {'.'.join(map(str, facts.version))}"
     found = judge_release(facts.version)
-    for patient in patients:
-        claim = patient.settings.nats.claim_check_bytes
+    for checked in under_check:
+        claim = checked.settings.nats.claim_check_bytes
         if claim is not None and claim > facts.max_payload - _HEADROOM:
             found.append(
                 Finding(
                     "max-payload",
                     Severity.ERROR,
-                    patient.name,
+                    checked.name,
                     f"bodies up to {claim} bytes are sent as they are, and the server takes "
                     f"{facts.max_payload} with headers",
                     f"nats.claim_check_bytes: {max(facts.max_payload - _HEADROOM, 1)}",
@@ -57,16 +57,16 @@ async def examine_server(
                 Finding(
                     "max-payload",
                     Severity.WARNING,
-                    patient.name,
+                    checked.name,
                     f"the server takes {facts.max_payload} bytes, less than its default of "
                     f"{_DEFAULT_PAYLOAD}, and larger bodies have no other way",
                     f"nats.claim_check_bytes: {max(facts.max_payload // 2, 1)}",
                 )
             )
-    told = await _monitoring(inspection, monitoring)
+    monitored = await _monitoring(inspection, monitoring)
     storage, most = facts.storage, facts.max_storage
-    if most is None and told is not None:
-        storage, most = told.storage, told.max_storage
+    if most is None and monitored is not None:
+        storage, most = monitored.storage, monitored.max_storage
     if most and storage >= _USED * most:
         found.append(
             Finding(
@@ -77,7 +77,7 @@ async def examine_server(
                 "raise max_file_store (or the account's max_file), or purge: nats stream report",
             )
         )
-    found += _sync(told, patients, about)
+    found += _sync(monitored, under_check, about)
     return found
 
 
@@ -107,9 +107,11 @@ async def _monitoring(inspection: Inspection, address: str | None) -> Monitoring
     return await inspection.monitoring(address)
 
 
-def _sync(told: MonitoringFacts | None, patients: Sequence[Patient], about: str) -> list[Finding]:
-    single = [p for p in patients if p.settings.nats.replicas == 1]
-    if told is None:
+def _sync(
+    facts: MonitoringFacts | None, under_check: Sequence[CheckedService], about: str
+) -> list[Finding]:
+    single = [p for p in under_check if p.settings.nats.replicas == 1]
+    if facts is None:
         return [
             Finding(
                 "sync-interval",
@@ -120,9 +122,9 @@ def _sync(told: MonitoringFacts | None, patients: Sequence[Patient], about: str)
                 "glam doctor --monitoring http://HOST:8222, or: grep sync_interval nats.conf",
             )
         ]
-    if told.sync_seconds == 0:
+    if facts.sync_seconds == 0:
         return []
-    every = duration(told.sync_seconds)
+    every = duration(facts.sync_seconds)
     if single:
         severity = max((p.grave(Severity.WARNING) for p in single), key=list(Severity).index)
         what = f"synced every {every}, and {_names(single)} keep one copy: that is all there is"
@@ -132,5 +134,5 @@ def _sync(told: MonitoringFacts | None, patients: Sequence[Patient], about: str)
     return [Finding("sync-interval", severity, about, what, _ALWAYS)]
 
 
-def _names(patients: Sequence[Patient]) -> str:
-    return ", ".join(patient.name for patient in patients)
+def _names(under_check: Sequence[CheckedService]) -> str:
+    return ", ".join(checked.name for checked in under_check)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared.doctor.checked_service import duration
 from shared.doctor.finding import Finding, Severity
-from shared.doctor.patient import duration
 from shared.events.streams import overlap
 from shared.messaging.dead_letters.store import MAX_AGE_SECONDS, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.doctor.patient import Patient
+    from shared.doctor.checked_service import CheckedService
     from shared.events.streams import StreamDefinition
     from shared.messaging import Inspection, RetryPolicy, StreamFacts
     from shared.service.handlers import Handler
@@ -41,7 +41,7 @@ _LOST = {
 
 
 async def examine_streams(
-    inspection: Inspection, patients: Sequence[Patient]
+    inspection: Inspection, under_check: Sequence[CheckedService]
 ) -> tuple[list[Finding], list[StreamFacts]]:
     """Judge every stream that the services publish to or read from.
 
@@ -50,8 +50,8 @@ async def examine_streams(
     """
     found: list[Finding] = []
     there: list[StreamFacts] = []
-    for stream in dict.fromkeys(name for patient in patients for name in patient.streams()):
-        users = [patient for patient in patients if stream in patient.streams()]
+    for stream in dict.fromkeys(name for checked in under_check for name in checked.streams()):
+        users = [checked for checked in under_check if stream in checked.streams()]
         about = f"stream {stream}"
         facts = await inspection.stream(stream)
         if facts is None:
@@ -71,7 +71,7 @@ async def examine_streams(
 
 
 async def examine_dead_letters(
-    inspection: Inspection, patients: Sequence[Patient]
+    inspection: Inspection, under_check: Sequence[CheckedService]
 ) -> list[Finding]:
     """Judge what could not be handled.
 
@@ -81,7 +81,7 @@ async def examine_dead_letters(
     facts = await inspection.stream(STREAM)
     if facts is None or facts.first_at is None:
         return []
-    ours = {h.durable(p.name): p for p in patients for h in p.service.handlers}
+    ours = {h.durable(p.name): p for p in under_check for h in p.service.handlers}
     counts: dict[str, int] = {}
     for subject, count in (await inspection.counts(STREAM, "dlq.>")).items():
         durable = subject.rpartition(".")[2]
@@ -102,7 +102,9 @@ async def examine_dead_letters(
     ]
 
 
-async def _missing(inspection: Inspection, stream: str, users: Sequence[Patient]) -> list[Finding]:
+async def _missing(
+    inspection: Inspection, stream: str, users: Sequence[CheckedService]
+) -> list[Finding]:
     subjects = {subject for user in users for subject in user.streams()[stream].subjects}
     holders = {
         name: taken
@@ -111,13 +113,13 @@ async def _missing(inspection: Inspection, stream: str, users: Sequence[Patient]
     }
     about = f"stream {stream}"
     if holders:
-        told = "; ".join(f"{name} takes {', '.join(taken)}" for name, taken in holders.items())
+        listed = "; ".join(f"{name} takes {', '.join(taken)}" for name, taken in holders.items())
         return [
             Finding(
                 "stream-subjects",
                 Severity.ERROR,
                 about,
-                f"it cannot be created, for another stream has its subjects: {told}",
+                f"it cannot be created, for another stream has its subjects: {listed}",
                 f"Contract(..., stream={next(iter(holders))!r}) where they are declared; or: "
                 f"nats stream edit {next(iter(holders))} --subjects=..., without these",
             )
@@ -144,16 +146,16 @@ async def _missing(inspection: Inspection, stream: str, users: Sequence[Patient]
 
 
 def _as_declared(
-    inspection: Inspection, facts: StreamFacts, users: Sequence[Patient]
+    inspection: Inspection, facts: StreamFacts, users: Sequence[CheckedService]
 ) -> list[Finding]:
     found: list[Finding] = []
-    definitions: dict[StreamDefinition, list[Patient]] = {}
+    definitions: dict[StreamDefinition, list[CheckedService]] = {}
     for user in users:
         definitions.setdefault(user.streams()[facts.name], []).append(user)
     for definition, theirs in definitions.items():
         if not definition.external:
-            told = _as_defined(inspection, facts, definition, theirs)
-            found += [finding for finding in told if finding not in found]
+            drifted = _as_defined(inspection, facts, definition, theirs)
+            found += [finding for finding in drifted if finding not in found]
     return found
 
 
@@ -161,7 +163,7 @@ def _as_defined(
     inspection: Inspection,
     facts: StreamFacts,
     definition: StreamDefinition,
-    users: Sequence[Patient],
+    users: Sequence[CheckedService],
 ) -> list[Finding]:
     most = max((user.settings.nats for user in users), key=lambda nats: nats.replicas)
     window = max(user.settings.nats.dedupe_window_seconds for user in users)
@@ -170,8 +172,8 @@ def _as_defined(
     about = f"stream {facts.name}"
     edit = f"nats stream edit {facts.name}"
     found = [
-        Finding("stream-refused", Severity.ERROR, about, told, told.partition(": ")[2])
-        for told in difference.refused.values()
+        Finding("stream-refused", Severity.ERROR, about, each, each.partition(": ")[2])
+        for each in difference.refused.values()
     ]
     for field, change in difference.changes.items():
         code, severity = _WIDENED.get(field, ("stream-limits", Severity.WARNING))
@@ -188,13 +190,13 @@ def _as_defined(
             )
         )
     found += [
-        Finding("stream-drift", Severity.WARNING, about, told, told.partition(": ")[2])
-        for told in difference.left.values()
+        Finding("stream-drift", Severity.WARNING, about, each, each.partition(": ")[2])
+        for each in difference.left.values()
     ]
     return found
 
 
-def _copies(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
+def _copies(facts: StreamFacts, users: Sequence[CheckedService]) -> list[Finding]:
     about = f"stream {facts.name}"
     found = []
     if facts.config.get("num_replicas") == 1 and any(user.in_production for user in users):
@@ -219,13 +221,13 @@ def _copies(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
         )
     behind = [r for r in facts.replicas if r.offline or not r.current]
     if behind:
-        told = ", ".join(f"{r.name} ({'offline' if r.offline else 'behind'})" for r in behind)
+        listed = ", ".join(f"{r.name} ({'offline' if r.offline else 'behind'})" for r in behind)
         found.append(
             Finding(
                 "stream-copies",
                 Severity.WARNING,
                 about,
-                f"of its copies these are not current: {told}",
+                f"of its copies these are not current: {listed}",
                 f"nats stream info {facts.name}; bring its server back",
             )
         )
@@ -251,7 +253,7 @@ def _room(facts: StreamFacts) -> list[Finding]:
     return found
 
 
-def _memory(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
+def _memory(facts: StreamFacts, users: Sequence[CheckedService]) -> list[Finding]:
     """Judge for how long the stream, its consumers' inboxes and its outboxes remember."""
     about = f"stream {facts.name}"
     found = []
@@ -280,7 +282,7 @@ def _memory(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
                 f"consumer {handler.durable(user.name)}",
                 f"attempts and pauses may take {duration(horizon)}, and {facts.name} keeps a "
                 f"message for {duration(max_age)}",
-                "fewer attempts, shorter pauses or less patience_seconds in retry=RetryPolicy(...)",
+                "fewer attempts, shorter pauses or less outage_seconds in retry=RetryPolicy(...)",
             )
             for handler in handlers
             if 0 < max_age < (horizon := _horizon(handler))
@@ -328,7 +330,7 @@ def _memory(facts: StreamFacts, users: Sequence[Patient]) -> list[Finding]:
                     about,
                     f"a relay that dies between storing and marking, with none to take over for "
                     f"{duration(window)}, stores a message twice; {', '.join(again)} have no inbox",
-                    "take a UnitOfWork in the handler, or bear being repeated",
+                    "take a UnitOfWork in the handler, or make it idempotent",
                 )
             )
         kept = delivery.outbox_retention_hours * 3600
@@ -354,8 +356,8 @@ def _horizon(handler: Handler) -> float:
         pauses += min(grown, retry.max_delay_seconds) * (1 + retry.jitter)
         grown = min(grown * retry.factor, retry.max_delay_seconds)
     attempt = handler.deadline_seconds or handler.ack_wait_seconds
-    return pauses + retry.attempts * attempt + retry.patience_seconds
+    return pauses + retry.attempts * attempt + retry.outage_seconds
 
 
-def _names(users: Sequence[Patient]) -> str:
+def _names(users: Sequence[CheckedService]) -> str:
     return ", ".join(user.name for user in users)

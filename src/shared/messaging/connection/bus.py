@@ -53,6 +53,11 @@ class Bus:
     is published meanwhile fails with a retryable error once its time is up; what is subscribed
     goes on by itself.
 
+    >>> async with Bus(settings, name="till-service") as bus:
+    ...     await bus.ensure_stream(StreamDefinition("INVOICE", ("evt.invoice.>",)))
+    ...     bus.connected
+    True
+
     Args:
         settings: servers and credentials. User and password, a token, a `creds_file` (JWT and
             nkey) and TLS may be combined as the server asks.

@@ -49,7 +49,7 @@ def bus_error(
     subject: str | None = None,
     stream: str | None = None,
 ) -> MessageBusError:
-    """Return `error` of the client as the error of ours."""
+    """Return `error` of the client as our own error."""
     where = subject or stream
     return MessageBusError(
         f"{operation}{f' of {where}' if where else ''} failed: {reason_of(error)}",

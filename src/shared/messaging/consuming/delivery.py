@@ -203,7 +203,7 @@ class AckSubject(NamedTuple):
         """Read `$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<...numbers>`.
 
         Raises:
-            ValueError: When it is no such subject.
+            ValueError: It is not such a subject.
         """
         tokens = reply.split(".")
         if len(tokens) in {11, 12}:  # with a domain and an account, and perhaps one thing more

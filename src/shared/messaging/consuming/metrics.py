@@ -110,7 +110,7 @@ class SubscriberMetrics:
 
 
 def _exemplar(traceparent: str | None) -> dict[str, str] | None:
-    """Name the trace a slow bucket leads to; what is no trace id leads nowhere."""
+    """Name the trace a slow bucket leads to; what is not a trace id is left out."""
     if traceparent is None or len(traceparent) < _TRACEPARENT_LENGTH:
         return None
     return {"trace_id": traceparent[_TRACE_ID]}

@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 # How soon to look again whether everything pending is here.
 _LOOK_AGAIN = RetryPolicy(first_delay_seconds=0.01, max_delay_seconds=0.5)
 
-# Under a steady flow of acknowledgements that are none of ours, so often it is made sure of.
+# Under a steady flow of acknowledgements of others, so often it is made sure of.
 _MOST_CHECKS = 10
 
 # A message given back comes again at once; after so many times `ack_wait` it is looked for.
@@ -256,8 +256,8 @@ class InOrder:
 
     def look_for_lost(self) -> None:
         """Gather anew if a message that should have come again did not: it may be gone for good."""
-        patience = _LOST_AFTER * self._subscription.ack_wait_seconds + 1
-        if any(_now() - since > patience for _, since in self._away.values()):
+        longest = _LOST_AFTER * self._subscription.ack_wait_seconds + 1
+        if any(_now() - since > longest for _, since in self._away.values()):
             _logger.warning("%s: a message did not come again", self._subscription.durable)
             self._gather()
 

@@ -1,6 +1,6 @@
 """The seam: what happens around a handler, step by step.
 
-A step, ours or a user's, is an async function of the delivery and of what comes after it:
+A step, the chassis' or a user's, is an async function of the delivery and of what comes after it:
 
     async def timed(delivery: Delivery, call_next: CallNext) -> None:
         began = time.perf_counter()
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 
 CallNext: TypeAlias = Callable[[Delivery], Awaitable[None]]
 Middleware: TypeAlias = Callable[[Delivery, CallNext], Awaitable[None]]
+"""A step around a handler.
+
+>>> async def skip_tests(delivery: Delivery, call_next: CallNext) -> None:
+...     if "X-Test" not in delivery.headers:
+...         await call_next(delivery)
+>>> service = Service("till-service", middleware=[skip_tests])
+"""
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +95,8 @@ class OutageStep:
 
         Raises:
             StoppedError: Draining began in a pause.
-            Exception: Any that is no outage; or an outage for longer than the policy's patience.
+            Exception: Any other than an outage; or an outage that lasts longer than the policy's
+                `outage_seconds`.
         """
         began, tries = monotonic(), 0
         while True:
@@ -98,7 +106,7 @@ class OutageStep:
                 self._note(error)
                 tries += 1
                 retry = self._retry
-                over = monotonic() - began >= retry.patience_seconds
+                over = monotonic() - began >= retry.outage_seconds
                 if over or not is_outage(error) or retry.outcome(error) is not Outcome.RETRY:
                     raise
                 _logger.warning("outage: %s", error, extra=delivery.log_fields)

@@ -17,7 +17,7 @@ class RetryPolicy:
     `first_delay_seconds` up to `max_delay_seconds`; `jitter` spreads it by that share either way.
 
     An outage of what every message needs (the database, the bus) is not the message's fault: such
-    an attempt stays open and is run again in its place, for at most `patience_seconds`, before it
+    an attempt stays open and is run again in its place, for at most `outage_seconds`, before it
     counts as failed.
 
     A pause of `long_wait_seconds` or more is spent outside of the consumer, as a message schedule
@@ -28,8 +28,14 @@ class RetryPolicy:
     after one of `give_up_on` the message is a dead letter at once, after one of `retry_on` it is
     tried again. If an error is of both, the kind that is nearer to its own decides.
 
+    >>> policy = RetryPolicy(attempts=4, jitter=0, give_up_on=(KeyError,))
+    >>> [policy.delay(attempt) for attempt in (1, 2, 3)]
+    [1.0, 2.0, 4.0]
+    >>> policy.outcome(KeyError("number")), policy.outcome(OSError())
+    (<Outcome.DEAD_LETTER: 'dead_letter'>, <Outcome.RETRY: 'retry'>)
+
     Raises:
-        ValueError: On numbers that make no policy.
+        ValueError: A number is out of its bounds.
     """
 
     attempts: int = 5
@@ -37,20 +43,27 @@ class RetryPolicy:
     factor: float = 2.0
     max_delay_seconds: float = 60.0
     jitter: float = 0.2
-    patience_seconds: float = 3600.0
+    outage_seconds: float = 3600.0
     long_wait_seconds: float = 60.0
     retry_on: tuple[type[BaseException], ...] = ()
     give_up_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise ValueError("attempts must be 1 or more")
-        if self.first_delay_seconds < 0 or self.max_delay_seconds < self.first_delay_seconds:
-            raise ValueError("0 <= first_delay_seconds <= max_delay_seconds must hold")
-        if self.factor < 1 or not 0 <= self.jitter <= 1 or self.patience_seconds < 0:
-            raise ValueError("factor >= 1, 0 <= jitter <= 1 and patience_seconds >= 0 must hold")
+            raise ValueError(f"attempts is {self.attempts}: it must be 1 or more")
+        if not 0 <= self.first_delay_seconds <= self.max_delay_seconds:
+            raise ValueError(
+                f"first_delay_seconds is {self.first_delay_seconds}: it must be between 0 and "
+                f"max_delay_seconds, {self.max_delay_seconds}"
+            )
+        if self.factor < 1:
+            raise ValueError(f"factor is {self.factor}: it must be 1 or more")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter is {self.jitter}: it must be between 0 and 1")
+        if self.outage_seconds < 0:
+            raise ValueError(f"outage_seconds is {self.outage_seconds}: it must be 0 or more")
         if self.long_wait_seconds <= 0:
-            raise ValueError("long_wait_seconds must be more than 0")
+            raise ValueError(f"long_wait_seconds is {self.long_wait_seconds}: it must be above 0")
 
     def outcome(self, error: BaseException) -> Outcome:
         """Return what becomes of the message whose handler raised `error`, attempts left."""

@@ -51,9 +51,9 @@ class Subscription:
         outage_threshold: So many outages in a row (see `Subscriber`) stop the reading; one message
             at a time then tries, after the pauses of `retry`, until one gets through. None: never.
         middleware: Steps around the handler, the first outermost, each `async def step(delivery,
-            call_next)`; inside of ours, which are outage, circuit, metrics, deadline and claim
+            call_next)`; inside of ours: outage, circuit breaker, metrics, deadline and claim
             check (docs/messages.md). For a batch they are called once, with a `Batch`.
-        metadata: What to write on the consumer for others to read; theirs is left alone.
+        metadata: What to write on the consumer; what others wrote there is left alone.
 
     Raises:
         ValueError: The durable's name or a number is unusable, no stream holds the subject, or
@@ -79,15 +79,20 @@ class Subscription:
     def __post_init__(self) -> None:
         if not _DURABLE.fullmatch(self.durable):
             raise ValueError(
-                f"{self.durable!r} is not a name for a durable consumer: it must not be empty, nor "
-                "hold white space or one of . * > / \\"
+                f"{self.durable!r} is not the name of a durable consumer: it must not be empty, "
+                "nor hold white space or one of . * > / \\"
             )
-        if self.concurrency < 1 or self.ack_wait_seconds <= 0:
-            raise ValueError("concurrency >= 1 and ack_wait_seconds > 0 must hold")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency is {self.concurrency}: it must be 1 or more")
+        if self.ack_wait_seconds <= 0:
+            raise ValueError(f"ack_wait_seconds is {self.ack_wait_seconds}: it must be above 0")
         if self.outage_threshold is not None and self.outage_threshold < 1:
-            raise ValueError("outage_threshold must be 1 or more, or None for no breaker")
+            raise ValueError(
+                f"outage_threshold is {self.outage_threshold}: it must be 1 or more, or None for "
+                "no circuit breaker"
+            )
         if (self.batch is None) != (self.handle_batch is None):
-            raise ValueError("batch and handle_batch belong together: give both, or neither")
+            raise ValueError("batch and handle_batch go together: give both, or neither")
         if self.batch is not None and self.order_by is not None:
             raise ValueError(
                 "batch and order_by exclude each other: a message that is tried again would be "
@@ -130,13 +135,20 @@ class SubscriberStatus:
 class BatchPolicy:
     """How many messages a handler is given at once, and how long the first may wait for the rest.
 
+    >>> @service.handles(PAID, batch=BatchPolicy(size=50, wait_seconds=0.5))
+    ... async def book(paid: list[Paid], uow: UnitOfWork) -> None: ...
+    >>> BatchPolicy(size=0)
+    ValueError: size is 0: it must be 1 or more
+
     Raises:
-        ValueError: On numbers that make no policy.
+        ValueError: A number is out of its bounds.
     """
 
     size: int = 100
     wait_seconds: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.wait_seconds < 0:
-            raise ValueError("size >= 1 and wait_seconds >= 0 must hold")
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}: it must be 1 or more")
+        if self.wait_seconds < 0:
+            raise ValueError(f"wait_seconds is {self.wait_seconds}: it must be 0 or more")

@@ -57,7 +57,7 @@ class DeadLetterEdit:
         """Return the edited body.
 
         Raises:
-            ValidationError: the body is not JSON, or a path leads nowhere.
+            ValidationError: the body is not JSON, or a path is not in the body.
         """
         body = body if self.body is None else self.body
         if not self.values:
@@ -165,7 +165,7 @@ def _set(document: object, path: str, value: object) -> None:
             raise TypeError
     except (LookupError, ValueError, TypeError) as error:
         raise ValidationError(
-            f"{path!r} leads nowhere in the body; a path reads like payload.lines.0.price",
+            f"{path!r} is not in the body; a path reads like payload.lines.0.price",
             field="values",
             value=path,
         ) from error

@@ -22,7 +22,7 @@ _TOKEN_BREAKERS = set(" \t\r\n\f.*>")
 def _written_out(value: object) -> object:
     """Refuse a number, which pydantic would take for the seconds since 1970."""
     if not isinstance(value, str | datetime) or _is_number(value):
-        raise ValueError("a date and time is written out, as 2026-01-31T12:00:00Z")
+        raise ValueError(f"{value!r} is not a point in time: write it out, as 2026-01-31T12:00:00Z")
     return value
 
 
@@ -43,6 +43,11 @@ class DeadLetterFilter:
     """Which dead letters are meant: those that fit all that is given. Without any, all of them.
 
     The query of the HTTP routes and the options of ``glam dlq`` are made from its fields.
+
+    >>> DeadLetterFilter(subject="evt.invoice.>", error="timeout", since=datetime(2025, 1, 31))
+    DeadLetterFilter(...subject='evt.invoice.>'...error='timeout'...tzinfo=datetime.timezone.utc)...)
+    >>> DeadLetterFilter(durable="till.*")
+    ValidationError: 'till.*' is not a durable: it is one word without dots and wildcards
 
     Attributes:
         stream: the message's stream.

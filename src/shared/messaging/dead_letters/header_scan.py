@@ -88,7 +88,7 @@ async def _collect(subscription: Subscription, count: int, stream: str) -> Heade
         place = message.metadata
         if status is not None or place.sequence.consumer != len(found) + 1:
             raise MessageBusError(
-                f"read of {stream} failed: a part of the page was lost on its way",
+                f"read of {stream} failed: a part of the page did not arrive",
                 operation="read",
                 stream=stream,
             )

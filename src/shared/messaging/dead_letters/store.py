@@ -105,6 +105,17 @@ class DeadLetters:
     What is done with them is kept in the stream DEAD_LETTERS_AUDIT for as long, with the dead
     letters themselves.
 
+    >>> letters = DeadLetters(bus)
+    >>> await letters.store(delivery, durable="till-book", service="till", reason="no such invoice")
+    PubAck(stream='DEAD_LETTERS', sequence=1, duplicate=False)
+    >>> page = await letters.page(DeadLetterFilter(subject="evt.invoice.>"))
+    >>> [(letter.sequence, letter.durable, letter.reason) for letter in page.letters]
+    [(1, 'till-book', 'no such invoice')]
+    >>> await letters.replay(1, reason="the invoice is there now")
+    PubAck(stream='INVOICE', sequence=2, duplicate=False)
+    >>> await letters.get(1)
+    NotFoundError: there is no dead letter 1
+
     Args:
         bus: where they are.
         contracts: what an edited dead letter has to fit, beside the contracts that the platform
@@ -304,7 +315,7 @@ class DeadLetters:
         Raises:
             NotFoundError: There is none of that sequence.
             ValidationError: The edited body would be another event, or is not valid.
-            ConflictError: It was replayed before with another body, and only not removed; or its
+            ConflictError: It was replayed before with another body, but not removed; or its
                 body is not at the object store any more.
             MessageBusError: It is not known to be published; then it is not removed.
         """
@@ -557,7 +568,7 @@ class DeadLetters:
         if record.edited != digest:
             raise ConflictError(
                 f"dead letter {letter.sequence} was replayed before with another body, as "
-                f"{record.result_sequence} of {record.result_stream}, and only not removed; "
+                f"{record.result_sequence} of {record.result_stream}, but not removed: "
                 "replay it with that body again, or discard it"
             )
         return PubAck(record.result_stream, record.result_sequence, duplicate=True)

@@ -205,7 +205,7 @@ def _read(message: Msg, subject: str) -> PubAck | MessageBusError:
     except (KeyError, ValueError):
         # Such as the empty answer to a part of a batch, by headers the sender put there.
         return MessageBusError(
-            f"publish of {subject} failed: the server's answer is no acknowledgement",
+            f"publish of {subject} failed: the server's answer is not an acknowledgement",
             operation="publish",
             subject=subject,
         )

@@ -35,7 +35,7 @@ _COLLECT_SECONDS = 30.0
 
 
 class ClaimLostError(LookupError):
-    """What a message's claim stands for is missing, or is not what was left there.
+    """What a message's claim stands for is missing, or is not what was stored there.
 
     Worth another attempt, as any failure of a handler; after the last one the message, claim and
     all, lies with the dead letters.
@@ -109,7 +109,7 @@ async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
     """Return the delivery with its own body, wherever that lies.
 
     Raises:
-        ClaimLostError: The object is missing, or is not what was left.
+        ClaimLostError: The object is missing, or is not what was stored.
         MessageBusError: JetStream does not answer.
     """
     if CLAIM not in delivery.headers:
@@ -117,11 +117,11 @@ async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
     try:
         claim = Claim.model_validate_json(delivery.body)
     except ValidationError as error:
-        raise ClaimLostError(f"the body of {delivery.subject} is no claim") from error
+        raise ClaimLostError(f"the body of {delivery.subject} is not a claim check") from error
     what = f"the body of {delivery.subject}, {claim.size} bytes in {claim.bucket}/{claim.object},"
     try:
         with translated("collect body", subject=delivery.subject):
-            # A bucket is never made here: whoever reads must not hide that it is gone.
+            # A bucket is never made here: who reads must not hide that it is gone.
             store = await bus.js.object_store(claim.bucket)
             await store.get_info(claim.object)
             async with asyncio.timeout(_COLLECT_SECONDS):
@@ -134,6 +134,6 @@ async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
             raise ClaimLostError(f"{what} is not there") from error
         raise
     if len(body) != claim.size or sha256(body).hexdigest() != claim.sha256:
-        raise ClaimLostError(f"{what} is not what was left")
+        raise ClaimLostError(f"{what} is not what was stored")
     headers = {name: value for name, value in delivery.headers.items() if name != CLAIM}
     return delivery.replace(body=body, headers=headers)

@@ -57,7 +57,7 @@ class Sender:
         self._claims = (
             None if claim_check_bytes is None else ClaimCheck(bus, above_bytes=claim_check_bytes)
         )
-        self._outage = Outage(bus, patience_seconds=timeout_seconds)
+        self._outage = Outage(bus, wait_seconds=timeout_seconds)
         self._acks: Acks | None = None
         self._opening = asyncio.Lock()
         self._suspecting: asyncio.Task[None] | None = None
@@ -206,7 +206,7 @@ class Sender:
         """Return the inbox of a connection that is there.
 
         Raises:
-            MessageBusError: There is none, or whoever is there does not answer.
+            MessageBusError: There is none, or the server does not answer.
         """
         client = await self._outage.connected()
         acks = self._acks
@@ -272,12 +272,12 @@ class Outage:
 
     Args:
         bus: whose connection it is.
-        patience_seconds: counted from when the first met the outage, for all of them.
+        wait_seconds: counted from when the first met the outage, for all of them.
     """
 
-    def __init__(self, bus: Connection, *, patience_seconds: float) -> None:
+    def __init__(self, bus: Connection, *, wait_seconds: float) -> None:
         self._bus = bus
-        self._patience_seconds = patience_seconds
+        self._wait_seconds = wait_seconds
         self._which: tuple[Client, int] | None = None
         self._until = 0.0
         self._over: asyncio.Future[None] | None = None
@@ -294,7 +294,7 @@ class Outage:
             which = (client, client.stats["reconnects"])
             if which != self._which and self._over is None:
                 self._which = which
-                self._until = loop.time() + self._patience_seconds
+                self._until = loop.time() + self._wait_seconds
             if self._bus.closed or loop.time() >= self._until:
                 # Whoever tries again and again must not keep the loop from connecting.
                 await asyncio.sleep(0)
@@ -319,5 +319,5 @@ class Outage:
         if self._bus.closed:
             reason = "the message bus is closed"
         else:
-            reason = f"no connection to NATS for {self._patience_seconds:g} s and longer"
+            reason = f"no connection to NATS for {self._wait_seconds:g} s and longer"
         return MessageBusError(f"publish failed: {reason}", operation="publish")

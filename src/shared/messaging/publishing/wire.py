@@ -38,7 +38,12 @@ _OF_A_BATCH = "Nats-Batch-"
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message ready for the wire; `message_id` is what the stream dedupes by."""
+    """A message ready for the wire; `message_id` is what the stream dedupes by.
+
+    >>> paid = Envelope.create(PAID, Paid(number="7"), source_service="till")
+    >>> OutgoingMessage(paid.subject, paid.encode(), paid.headers(), paid.message_id).subject
+    'evt.invoice.paid'
+    """
 
     subject: str
     body: bytes
@@ -56,13 +61,14 @@ def header_block(
 
     Raises:
         nats.errors.BadHeaderError: a name is empty, or holds what a name must not; or a value is
-            no text, as a row of JSON may have it.
+            not text, as a row of JSON may have it.
     """
     lines = [f"NATS/1.0\r\n{MESSAGE_ID}: {_line(message_id)}"]
     try:
         lines += [f"{name}: {_line(headers[name])}" for name in headers if _is_sent(name)]
     except AttributeError as error:
-        raise nats.errors.BadHeaderError("a value is no text") from error
+        wrong = ", ".join(name for name, value in headers.items() if not isinstance(value, str))
+        raise nats.errors.BadHeaderError(f"header {wrong} is not text") from error
     if batch is not None:
         lines += [f"{name}: {value}" for name, value in batch.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,4 +1,4 @@
-"""A service under examination: its declaration and its settings."""
+"""A service under check: its declaration and its settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from shared.service.handlers import Handler
     from shared.service.service import Service
 
-__all__ = ["Patient", "duration"]
+__all__ = ["CheckedService", "duration"]
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class CheckedService:
     """A service and its settings.
 
     ``target`` is what to type for it after ``glam run``, ``replicas`` how many of it run, as far as
@@ -61,7 +61,7 @@ class Patient:
         return list(self.service.contracts)
 
     def stream_of(self, contract: Contract[Any]) -> StreamDefinition | None:
-        """Return the stream of one of its contracts; None when its streams cannot be told."""
+        """Return the stream of one of its contracts; None when they contradict each other."""
         try:
             return self.service.streams_with(self.settings.nats).holding(contract.subject)
         except (DeclarationError, StreamError):
