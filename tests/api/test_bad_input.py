@@ -109,7 +109,7 @@ def nested(depth: int) -> bytes:
     [
         pytest.param(nested(100), 200, None, id="depth 100"),
         pytest.param(nested(300), 422, "VALIDATION_ERROR", id="depth 300"),
-        pytest.param(nested(900), 422, "VALIDATION_ERROR", id="depth 900"),
+        pytest.param(nested(700), 422, "VALIDATION_ERROR", id="depth 700"),
         pytest.param(nested(10_000), 400, "HTTP_400", id="depth 10,000"),
         pytest.param(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400, "HTTP_400", id="objects"),
         pytest.param(b'"\\ud800"', 422, "VALIDATION_ERROR", id="half a surrogate pair"),
