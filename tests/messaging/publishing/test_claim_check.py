@@ -10,8 +10,7 @@ import pytest
 from shared.messaging import Bus, DeadLetters, Delivery
 from shared.messaging.publishing.claim_check import BUCKET, CLAIM, MAX_AGE_SECONDS
 from shared.testing import eventually
-
-from .conftest import STREAM, Subscribers, message
+from tests.messaging.conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,8 +12,7 @@ from shared.messaging import Bus, DeadLetters, Delivery
 from shared.messaging.consuming.delivery import REPLAY_FOR
 from shared.messaging.dead_letters.store import fingerprint
 from shared.testing import eventually
-
-from .conftest import SUBJECT, Subscribers, message
+from tests.messaging.conftest import SUBJECT, Subscribers, message
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

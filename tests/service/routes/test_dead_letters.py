@@ -16,8 +16,7 @@ from shared.events import CONVENTION, Contract, Envelope
 from shared.messaging import DeadLetters, OutgoingMessage
 from shared.service import Application, Service
 from shared.testing import eventually
-
-from .test_application import running
+from tests.service.test_application import running
 
 
 class Payment(BaseModel):
@@ -77,7 +76,7 @@ async def test_a_replay_killed_between_its_steps_has_its_effect_once(
         labels = {"service": "pay-service", "subscriber": DURABLE}
         assert REGISTRY.get_sample_value("dead_letters", labels) is not None
         mended = True
-        script = Path(__file__).parent.parent / "messaging" / "dying_replay.py"
+        script = Path(__file__).parents[2] / "messaging" / "dying_replay.py"
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(script), nats_settings.servers[0], "audit"
         )

@@ -30,8 +30,7 @@ from shared.events.streams import covers, united
 from shared.messaging import Bus
 from shared.messaging.streams.diff import _LEFT, _REFUSED, _merged
 from shared.platform.streams import STREAMS
-
-from .conftest import STREAM, message
+from tests.messaging.conftest import STREAM, message
 
 if TYPE_CHECKING:
     from shared.config import NatsSettings

@@ -22,8 +22,7 @@ from shared.messaging import (
     PublishNext,
 )
 from shared.testing import eventually
-
-from .conftest import SUBJECT, Subscribers, message
+from tests.messaging.conftest import SUBJECT, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

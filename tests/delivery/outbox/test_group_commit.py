@@ -81,7 +81,7 @@ async def test_those_that_end_at_once_are_written_by_few_statements(world: World
     assert 3 <= len(statements) < 30
     rows = await world.rows()
     assert len({row.event_id for row in rows}) == 60
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert await world.relay().drain()
     published = await world.numbers()
     assert sorted(published) == list(range(60))

@@ -27,8 +27,7 @@ from shared.messaging import (
 from shared.messaging.dead_letters import store as module
 from shared.messaging.publishing.claim_check import CLAIM, ClaimCheck, resolve
 from shared.testing import eventually
-
-from .conftest import STREAM, SUBJECT, Subscribers
+from tests.messaging.conftest import STREAM, SUBJECT, Subscribers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -219,7 +218,7 @@ async def test_a_replay_killed_half_way_is_neither_lost_nor_published_twice(
     await put(letters)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("dying_replay.py")),
+        str(Path(__file__).parents[1] / "dying_replay.py"),
         bus.settings.servers[0],
         before,
     )

@@ -101,7 +101,7 @@ async def test_a_healthy_system_is_left_in_peace(
         async with application.unit_of_work() as uow:
             uow.outbox.add(GREET, Greeting(merchant="one"))
         found: list[Finding] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             # The subscriber and the relay need a moment to be at work.
             while not found or any(finding.severity is not Severity.OK for finding in found):
                 found = await examine(

@@ -17,8 +17,7 @@ from shared.errors import MessageBusError
 from shared.messaging import Bus, Delivery
 from shared.messaging.connection.client import LeanClient, _plainly
 from shared.testing import eventually
-
-from .conftest import STREAM, Subscribers, message
+from tests.messaging.conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,7 @@ from shared.messaging.consuming.in_flight import InFlight, InFlightMessage, Mess
 from shared.messaging.consuming.ordering import InOrder, Lanes
 from shared.messaging.consuming.pull import GROUP
 from shared.testing import NatsProxy, eventually, faults
-
-from .conftest import QUICK, SUBJECT, Subscribers, message
+from tests.messaging.conftest import QUICK, SUBJECT, Subscribers, message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from shared.dev import NatsServer
 
-SERVICE = Path(__file__).with_name("ordered_service.py")
+SERVICE = Path(__file__).parents[1] / "ordered_service.py"
 
 
 def key(delivery: Delivery) -> str | None:

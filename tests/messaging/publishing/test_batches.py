@@ -11,8 +11,7 @@ from shared.errors import MessageBusError
 from shared.events import StreamDefinition
 from shared.messaging import Bus, OutgoingMessage, PubAck
 from shared.platform.streams import STREAMS
-
-from .conftest import message
+from tests.messaging.conftest import message
 
 if TYPE_CHECKING:
     import pytest

@@ -10,9 +10,8 @@ import pytest
 from shared.messaging import Bus, DeadLetters, Delivery, OutgoingMessage, RetryPolicy, Subscriber
 from shared.messaging.subscriber import ATTEMPTS_FAILED
 from shared.testing import eventually
-
-from .conftest import QUICK, STREAM, SUBJECT, Subscribers, message
-from .test_subscriber import _subscriber
+from tests.messaging.conftest import QUICK, STREAM, SUBJECT, Subscribers, message
+from tests.messaging.test_subscriber import _subscriber
 
 LONG = RetryPolicy(
     attempts=3, first_delay_seconds=0.3, max_delay_seconds=0.3, jitter=0, long_wait_seconds=0.2

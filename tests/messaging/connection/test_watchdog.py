@@ -13,8 +13,7 @@ from prometheus_client import REGISTRY
 
 from shared.messaging import Bus, Delivery
 from shared.testing import eventually
-
-from .conftest import STREAM, Subscribers, message
+from tests.messaging.conftest import STREAM, Subscribers, message
 
 if TYPE_CHECKING:
     import pytest

@@ -283,7 +283,7 @@ async def faulty_relay(
     """Run a relay that does this to itself at its first publication; killed in the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("faulty_relay.py")),
+        str(Path(__file__).parents[1] / "faulty_relay.py"),
         world.database.settings.model_dump_json(),
         world.bus.settings.model_dump_json(),
         fault.name,
