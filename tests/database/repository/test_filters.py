@@ -86,9 +86,9 @@ def test_and_or_not_of_the_language_are_refused_rather_than_misread() -> None:
 
 
 async def test_what_is_no_condition_is_refused(shelf: Repository[Article]) -> None:
-    with pytest.raises(TypeError, match="no condition"):
+    with pytest.raises(TypeError, match="is not a condition"):
         await shelf.list({"stock": 1})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="no condition"):
+    with pytest.raises(TypeError, match="is not a condition"):
         await shelf.list(True)  # type: ignore[arg-type]
 
 

@@ -128,7 +128,7 @@ async def test_a_lock_keeps_others_away(database: Database, stocks: Repository[S
                 return [row.count for row in await stocks.list(id=1, lock=lock)]
 
         assert await asyncio.create_task(detached(shared())) == [7]
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="exclude each other"):
         RowLock(nowait=True, skip_locked=True)
 
 

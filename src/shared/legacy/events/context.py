@@ -145,7 +145,7 @@ class EventPayload(Generic[T]):
         """Return the envelope as plain JSON values.
 
         Raises:
-            EnvelopeError: the data is no JSON object.
+            EnvelopeError: the data is not a JSON object.
 
         """
         return self.context._envelope(self.data).to_dict()  # noqa: SLF001 - same module

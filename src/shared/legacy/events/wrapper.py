@@ -41,7 +41,7 @@ class EventWrapper(BaseModel, Generic[TData]):
         """Read a received event; from what `to_event_dict` returned, an equal wrapper.
 
         Raises:
-            EnvelopeError: it is no envelope.
+            EnvelopeError: it is not an envelope.
             pydantic.ValidationError: its payload does not fit.
 
         """
@@ -56,7 +56,7 @@ class EventWrapper(BaseModel, Generic[TData]):
         payload.
 
         Raises:
-            EnvelopeError: the data is no JSON.
+            EnvelopeError: the data is not valid JSON.
 
         """
         context = current() or Context.start()

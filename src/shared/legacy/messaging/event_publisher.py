@@ -124,7 +124,7 @@ class JetStreamEventPublisher(ABC):
 
         Raises:
             ValidationError: The subject is not among `subjects`.
-            EnvelopeError: The payload is no JSON.
+            EnvelopeError: The payload is not valid JSON.
             MessageBusError: It is not known to be stored.
         """
         subject = subject or event_type or ""

@@ -346,7 +346,7 @@ class InOrder:
 
     def _are_here(self, look: _Look) -> bool:
         """Tell whether as many are here as are pending."""
-        # What is acknowledged elsewhere is pending no more, whoever works on it; and what came
+        # What is acknowledged elsewhere is pending no more; and what came
         # since was not counted.
         ours = sum(
             not message.ended and message.key[0] > look.floor and message.number <= look.number
