@@ -413,7 +413,7 @@ class Repository(Generic[T]):
         load: Sequence[ORMOption] = (),
         **filters: Any,
     ) -> KeysetPage[T]:
-        """Return the page at a cursor; each costs the same, however far it is.
+        """Return the page at a cursor (keyset pagination); each costs the same, however far it is.
 
         >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
         >>> _ = await orders.insert_many(rows)

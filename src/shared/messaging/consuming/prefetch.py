@@ -1,4 +1,4 @@
-"""What is begun next: messages in their turn, or in batches."""
+"""The prefetch queue: messages that were fetched and wait to begin, in their turn or in batches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class InTurn:
 
 
 class Batched:
-    """Messages together: as soon as there are enough, or the first has waited long enough.
+    """Messages in batches: as soon as there are enough, or the first has waited long enough.
 
     Args:
         policy: how many, how long.
