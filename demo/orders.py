@@ -45,7 +45,7 @@ class OrderVersion:
 
 @dataclass(frozen=True, slots=True)
 class BrokenLine:
-    """A line of a file that is no order. Numbers start at 1."""
+    """A line of a file that is not an order. Numbers start at 1."""
 
     number: int
     reason: str
@@ -90,7 +90,7 @@ def read_orders(path: Path) -> tuple[list[OrderVersion], list[BrokenLine]]:
 
 def _read(body: bytes) -> OrderVersion:
     if len(body) > _LIMIT_BYTES:
-        raise ValueError(f"{len(body):,} bytes; the door takes {_LIMIT_BYTES:,}")
+        raise ValueError(f"{len(body):,} bytes; at most {_LIMIT_BYTES:,}")
     fact = shopify.read("orders/updated", body, "any.myshopify.com", ShopifySettings())
     assert fact is not None  # noqa: S101 - every order tells something
     order = fact.payload

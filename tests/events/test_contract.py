@@ -86,7 +86,7 @@ def test_a_step_is_taken_once_and_leads_somewhere() -> None:
     for version in (0, 3):
         with pytest.raises(ValueError, match="a step can start at 1 to 2"):
             contract.upcast(version, lambda payload: payload)
-    with pytest.raises(ValueError, match="versions begin with 1"):
+    with pytest.raises(ValueError, match="version is 0: it must be 1 or more"):
         spent(version=0)
 
 

@@ -131,7 +131,7 @@ def test_a_body_that_is_no_envelope_has_no_key() -> None:
 
 def test_a_key_that_is_no_field_is_refused() -> None:
     service = Service("hello-service")
-    with pytest.raises(DeclarationError, match="order_by='merchant' is no field of Step"):
+    with pytest.raises(DeclarationError, match="order_by='merchant' is not a field of Step"):
 
         @service.handles(STEP, order_by="merchant")
         async def step(step: Step) -> None: ...

@@ -168,5 +168,5 @@ def test_a_line_that_was_cut_off_is_passed_over_and_nonsense_is_not(tmp_path: Pa
     (entry,) = History.read([path])
     assert (entry.what, entry.outcome, entry.event, entry.note) == ("ack", Outcome.INFO, "e", "n")
     path.write_text('{"what": "effect", "outcome": "ok"}\n')
-    with pytest.raises(ValueError, match="no entry"):
+    with pytest.raises(ValueError, match="not an entry"):
         list(History.read([path]))

@@ -90,7 +90,7 @@ class Edge:
     uvicorn from writing the same stack again. After the answer began there is no second one.
 
     A WebSocket gets ids, context, headers and a span too; it is not measured, since an open
-    connection is no request in progress and its length no latency.
+    connection is not a request in progress, nor its length a latency.
 
     Args:
         app: the application.

@@ -39,7 +39,7 @@ class TrustedProxies:
         """Walk back from ``peer`` over trusted proxies to the first address that is not one.
 
         Each proxy appends the address it was called from, so only what trusted ones appended is
-        believed. An entry that is no address ends the walk.
+        believed. An entry that is not an address ends the walk.
 
         Args:
             peer: the address the connection comes from.

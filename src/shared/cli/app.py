@@ -146,7 +146,7 @@ def config_show(
     listed = new_table("setting", "value", *(["origin"] if origin else []))
     for setting in explain(service.settings_type, service.name):
         told = [setting.key, setting.value, *([setting.origin] if origin else [])]
-        listed.add_row(*map(Text, told))  # as they are: brackets are no markup
+        listed.add_row(*map(Text, told))  # as they are: brackets are not markup
     print_table(listed)
 
 

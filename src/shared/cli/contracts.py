@@ -228,7 +228,7 @@ def impact(
         typer.Argument(help="The producer; by default all services here.", metavar="[SERVICE]"),
     ] = None,
     *,
-    subject: Annotated[str | None, typer.Option(help="Only this one, whoever sends it.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Only this one, from any sender.")] = None,
     servers: Annotated[
         str,
         typer.Option(
@@ -326,7 +326,7 @@ def _show(contracts: Sequence[Contract[Any]], judged: Sequence[_Judged]) -> None
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes everything out: anchors are no help to who reads an AsyncAPI document."""
+    """Writes everything out: anchors are of no help to readers of an AsyncAPI document."""
 
     def ignore_aliases(self, data: object) -> bool:
         del data

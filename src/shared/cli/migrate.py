@@ -214,7 +214,7 @@ def squash(
 ) -> None:
     """Make one revision of all: the schema as they leave it, proved on a temporary database.
 
-    It bears the number of the newest, so a schema that is there already stays as it is and new ones
+    It has the number of the newest, so a schema that is there already stays as it is and new ones
     are made in one step. Schemas still before it are refused with a sentence (it lists what it
     `replaces`): bring them to the newest with the release before.
     """

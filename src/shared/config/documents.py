@@ -53,7 +53,7 @@ class Document:
         for name, (
             key_node,
             value_node,
-        ) in pairs.items():  # the name as written: `on` is no boolean
+        ) in pairs.items():  # the name as written: `on` is not a boolean
             inner = (*path, name)
             if isinstance(value_node, yaml.MappingNode) and value_node.value:
                 yield from self._walk(inner, value_node)

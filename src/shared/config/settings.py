@@ -165,7 +165,7 @@ class DatabaseSettings(Section):
         if self.tls_ca_file is not None and not self.tls.startswith("verify-"):
             raise ValueError("tls_ca_file needs tls verify-ca or verify-full: nothing else checks")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together")
+            raise ValueError("tls_cert_file and tls_key_file go together: set both, or neither")
         if self.tls_cert_file is not None and self.tls in {"disable", "prefer"}:
             raise ValueError("tls_cert_file needs tls require, verify-ca or verify-full")
         return self
@@ -287,7 +287,7 @@ def check_limit(text: str) -> str:
     """Return a limit such as `100/minute` or `1000 per 2 hours` as it came.
 
     Raises:
-        ValueError: it is none, or allows nothing.
+        ValueError: it is not a limit, or allows nothing.
     """
     from limits import parse_many  # noqa: PLC0415 - who sets no limit does not load it
 
@@ -315,7 +315,7 @@ class RateLimitSettings(Section):
     """For each client, such as `100/minute, 1000 per 2 hours`: all of them hold. A client is the
     authenticated user or else the caller's address."""
     tenant: tuple[Annotated[str, AfterValidator(check_limit)], ...] = ()
-    """For each tenant, all of its callers together."""
+    """For each tenant, over all of its callers."""
     exempt_paths: tuple[str, ...] = ("/health", "/health/live", "/health/ready", "/health/startup")
     """Free of these limits, as they stand and under the API's prefix; the metrics' path is too."""
     storage_url: Annotated[SecretStr, AfterValidator(_redis)] | None = None

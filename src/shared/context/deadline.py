@@ -1,7 +1,7 @@
 """How long anybody still waits for the current work, carried by a context variable.
 
 A caller tells the service it calls in the header `X-Request-Timeout-Ms`: the time that is left, in
-whole milliseconds. It is a duration and no moment, since the clocks of two machines differ; gRPC's
+whole milliseconds. It is a duration, not a point in time: the clocks of two machines differ. gRPC's
 `grpc-timeout` and Envoy's `x-envoy-expected-rq-timeout-ms` are made the same way.
 """
 

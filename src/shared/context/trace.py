@@ -76,7 +76,7 @@ class TraceContext:
 
         Args:
             traceparent: the header's value. Should there be several such headers, hand in their
-                values joined with a comma: that is no traceparent, and a new trace starts.
+                values joined with a comma: that is not a traceparent, and a new trace starts.
             tracestate: the header's value, or the values of all such headers in their order. One
                 that breaks the grammar is dropped, and the trace goes on (section 3.3).
         """

@@ -259,7 +259,9 @@ def _schemas(
     names: dict[type[BaseModel], str] = {}
     for model in models:
         reference = references[model, "validation"].get("$ref")
-        if reference is None:  # pydantic gives no name to what is no object, such as a root model
+        if (
+            reference is None
+        ):  # pydantic gives no name to what is not an object, such as a root model
             name = _unique(model.__name__, schemas)
             schemas[name] = _draft7(references[model, "validation"])
             names[model] = name

@@ -114,7 +114,7 @@ class ContractLock:
         """Read a lock file.
 
         Raises:
-            LockError: it is no lock file, or of a newer format.
+            LockError: it is not a lock file, or of a newer format.
         """
         try:
             document = json.loads(text)
@@ -137,7 +137,7 @@ class ContractLock:
             }
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise LockError(
-                f"the lock file is no lock of contracts ({type(error).__name__}: {error}): "
+                f"the lock file is not a lock of contracts ({type(error).__name__}: {error}): "
                 "take it from version control again, or write it with `glam contracts lock`"
             ) from error
         return cls(contracts)
@@ -217,7 +217,7 @@ def _changed(
             *about, ChangeKind.COMPATIBLE, "has another form, which fits", place=place
         )
         return
-    readers = ", ".join(sorted(consumers)) or "whoever reads it"
+    readers = ", ".join(sorted(consumers)) or "its readers"
     writers = ", ".join(sorted(producers)) or "its producers"
     places = [place_of_field(contract.payload, each.path) for each in (*backward, *forward)]
     reasons = [f"{each} (in messages that {writers} wrote before)" for each in backward]

@@ -93,7 +93,7 @@ class MerchantMixin:
 
 @event.listens_for(MerchantMixin, "instrument_class", propagate=True)
 def _mark_table(mapper: Mapper[Any], _class: type[Any]) -> None:
-    """Say of the table that tenants are to be kept apart in it, for whoever writes a revision."""
+    """Say of the table that tenants are to be kept apart in it, for the author of a revision."""
     if isinstance(mapper.local_table, Table):
         mapper.local_table.info.setdefault("isolated", True)
 
@@ -139,7 +139,7 @@ BEGIN
   RETURN NEW;
 END $$"""
 
-# Only when something else changed: a no-op UPDATE is no change.
+# Only when something else changed: a no-op UPDATE is not a change.
 _TRIGGER = """\
 CREATE TRIGGER touch_updated_at BEFORE UPDATE ON {table}
 FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION {schema}touch_updated_at()"""

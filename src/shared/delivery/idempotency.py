@@ -49,7 +49,7 @@ class IdempotencyKeyReusedError(ValidationError):
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request under a key. Keys belong to whoever sent them: others may use the same.
+    """A request under a key. Keys belong to who sent them: others may use the same.
 
     ``fingerprint`` is equal for equal requests, and different for different ones.
     """

@@ -365,7 +365,7 @@ async def run_unit_of_work(
         Exception: what the work raises, or the last attempt's failure.
     """
     if attempts < 1:
-        raise ValueError("attempts must be at least 1")
+        raise ValueError(f"attempts is {attempts}: it must be 1 or more")
     attempt = 0
     while True:
         attempt += 1

@@ -1,4 +1,4 @@
-"""A service of ours as a child process."""
+"""A service as a child process."""
 
 import os
 import sys

@@ -251,7 +251,7 @@ class TcpProxy:
         self.to_client.resume()
 
     def refuse(self) -> None:
-        """Reset whoever connects from now on; open connections go on."""
+        """Reset new connections from now on; open ones go on."""
         self._refusing = True
 
     def accept(self) -> None:

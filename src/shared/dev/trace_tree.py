@@ -47,14 +47,14 @@ class SpanRecord:
 def read_spans(paths: Iterable[Path]) -> list[SpanRecord]:
     """Read the spans of log files, in the order in which they began.
 
-    Lines that are no spans are passed over, so is one that a killed process left unfinished. A
+    Lines that are not spans are passed over, so is one that a killed process left unfinished. A
     span that several files hold is read once.
     """
     spans: dict[tuple[str, str], SpanRecord] = {}
     for path in paths:
         with path.open("rb") as lines:
             for line in lines:
-                # Most lines are no spans; parsing them all would take ten times as long.
+                # Most lines are not spans; parsing them all would take ten times as long.
                 if b'"span_id"' in line:
                     spans |= {(span.trace_id, span.span_id): span for span in _spans(line)}
     return sorted(spans.values(), key=lambda span: span.started)

@@ -99,7 +99,7 @@ def is_retryable_error(exc: BaseException) -> bool:
         return exc.retryable
     if isinstance(exc, RateLimitedError):
         return exc.retry_after is not None
-    # Whoever raised one of httpx's errors has loaded httpx; nobody else has to.
+    # What raised one of httpx's errors has loaded httpx; nobody else has to.
     httpx = sys.modules.get("httpx")
     if httpx is not None and isinstance(exc, httpx.HTTPError):
         return is_retryable_error(classify_http_error(exc))

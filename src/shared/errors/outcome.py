@@ -45,6 +45,6 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 def _is_pydantic_error(error: BaseException) -> bool:
-    # Whoever raised one has loaded pydantic; nobody else has to.
+    # What raised one has loaded pydantic; nobody else has to.
     pydantic_core = sys.modules.get("pydantic_core")
     return pydantic_core is not None and isinstance(error, pydantic_core.ValidationError)

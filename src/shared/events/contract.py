@@ -59,7 +59,7 @@ class Contract(Generic[P]):
         codec: how a message is read and written; in our envelope by default.
 
     Raises:
-        ValueError: the subject is malformed, the durable is no name, or the version is below 1.
+        ValueError: the subject is malformed, the durable is not a name, or the version is below 1.
 
     """
 
@@ -76,7 +76,7 @@ class Contract(Generic[P]):
     def __post_init__(self) -> None:
         check_filter(self.subject)
         if self.version < 1:
-            raise ValueError(f"{self.subject}: versions begin with 1, and {self.version} is less")
+            raise ValueError(f"{self.subject}: version is {self.version}: it must be 1 or more")
         if self.durable is not None and not _DURABLE.fullmatch(self.durable):
             raise ValueError(
                 f"{self.durable!r} is not the name of a durable consumer: "
@@ -206,7 +206,7 @@ class Contract(Generic[P]):
         return cast("dict[str, Any]", _form(self.schema()))
 
     def _upcasted(self, payload: Mapping[str, Any], sent: int) -> bytes:
-        # A copy: whoever reads the envelope next finds it as it came.
+        # A copy: who reads the envelope next finds it as it came.
         document: Mapping[str, Any] = json.loads(to_json(payload))
         for version in range(sent, self.version):
             step = self._upcasts.get(version)

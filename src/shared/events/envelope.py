@@ -191,7 +191,7 @@ class Envelope(BaseModel):
 
     @classmethod
     def _of_parts(cls, about: dict[str, Any], moment: datetime, written: bytes) -> Self:
-        """Return what `decode` would: all of it is text of ours, and the payload read by its type.
+        """Return what `decode` would: all of it is our own text, and the payload read by its type.
 
         It is put together as by `model_construct`, which would look for each field's default.
         """

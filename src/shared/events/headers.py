@@ -27,7 +27,7 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 
 
 def trace_from_id(trace_id: str | None) -> TraceContext | None:
-    """Return a trace of that id with a new span, or ``None`` if it is no trace id.
+    """Return a trace of that id with a new span, or ``None`` if it is not a trace id.
 
     The first design's trace ids were UUIDs with dashes; without them they are W3C trace ids.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WEEK_SECONDS = 7 * 24 * 60 * 60
 
-# In subjects of ours a narrow alphabet keeps them usable as names of durable consumers, labels of
+# In our own subjects a narrow alphabet keeps them usable as names of durable consumers, labels of
 # metrics and names of files. Of others' anything is taken that NATS takes.
 _TOKEN = r"[A-Za-z0-9_-]+"  # noqa: S105 - a part of a subject, not a secret
 _LITERAL = re.compile(rf"(?:cmd|evt)(?:\.{_TOKEN}){{2,}}")

@@ -54,9 +54,9 @@ def set_log_level(logger: str | None, level: str | None, for_seconds: float | No
     name = logger or ROOT
     number = None if level is None else logging.getLevelNamesMapping().get(level.upper())
     if level is not None and not number:
-        raise ValueError(f"no such level: {level}")
+        raise ValueError(f"{level!r} is not a level, such as DEBUG or WARNING")
     if for_seconds is not None and not 0 < for_seconds <= threading.TIMEOUT_MAX:
-        raise ValueError(f"no time to keep a level for: {for_seconds}")
+        raise ValueError(f"for_seconds is {for_seconds}: it must be above 0, and finite")
     with _guard:
         if number is None:
             _undo(name)

@@ -60,7 +60,7 @@ class RotatedFile(logging.Handler):
         self._waiting.flush(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """Flush, and close the file, unless a disk that stalls still has it in hand."""
+        """Flush, and close the file, unless a write to a disk that stalls is still in flight."""
         if self._waiting.flush(_FLUSH_SECONDS) and self._open is not None:
             self._open.close()
             self._open = None

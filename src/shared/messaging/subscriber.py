@@ -215,7 +215,7 @@ class Subscriber:
             self._stopped.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Stop fetching, let the running handlers finish, and end `run`.
+        """Shut down gracefully: stop fetching, let the running handlers finish, and end `run`.
 
         What arrived and was not begun is given back at once. Handlers that still run after
         `grace_seconds` are cancelled and their messages given back. Neither counts as an attempt. A

@@ -52,7 +52,7 @@ class HttpMetrics:
     def begin(self, scope: MutableMapping[str, Any], service: str) -> bool:
         """Count an HTTP request as one in progress; `finish` has to follow.
 
-        False if it is no request, or is being measured further out already: nothing is to follow.
+        False if it is not a request, or is measured further out already: nothing is to follow.
         """
         if scope["type"] != "http" or _MEASURED in scope:
             return False

@@ -154,7 +154,7 @@ class Application(Generic[S]):
         await self._stack.__aexit__(kind, error, trace)
 
     async def drain(self) -> None:
-        """Stop fetching, finish what is being handled, publish what is committed.
+        """Shut down gracefully: stop fetching, finish what is handled, publish what is committed.
 
         Bounded by ``drain_seconds``; what is not finished then is cancelled and handed back to
         the server. HTTP is still answered, with readiness at 503. A second call waits for nothing

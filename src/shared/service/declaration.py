@@ -123,7 +123,7 @@ class Declared(Generic[S]):
             batch: give the handler lists of so many messages; ``concurrency`` counts batches then.
                 If a batch fails, its messages are given one by one, in lists of one.
             double_ack: count a message as handled only once the server has confirmed its
-                acknowledgement. Worth its round trip where an effect cannot bear being repeated
+                acknowledgement. Worth its round trip where an effect must not be repeated
                 and has no transaction to be in.
             middleware: steps around this handler, inside of the service's: they run in the
                 message's context and span, with ``delivery.payload`` read, before its transaction.

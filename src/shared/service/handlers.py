@@ -14,7 +14,7 @@ A handler of batches is given lists instead: ``list[Payload]``, ``list[Envelope]
 
 A handler that returns acknowledges its message, after its transaction committed. What an error
 does is looked up in ``shared.errors.outcome_of``: retry with the policy's delay, or dead letter.
-A handler without a ``UnitOfWork`` runs at least once and must bear being repeated.
+A handler without a ``UnitOfWork`` runs at least once and must be idempotent.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Handler:
         """Return the key that orders a delivery's message; None if it has none.
 
         Raises:
-            EnvelopeError: ``order_by`` is a function, and the body is no envelope.
+            EnvelopeError: ``order_by`` is a function, and the body is not an envelope.
             pydantic.ValidationError: it is one, and the payload does not fit the contract.
             Exception: what it raises.
         """
@@ -260,7 +260,7 @@ def _check_order(
         names = set(fields) | {field.alias for field in fields.values() if field.alias}
         if order_by.split(".")[0] not in names:
             raise DeclarationError(
-                f"handler {label}: order_by={order_by!r} is no field of "
+                f"handler {label}: order_by={order_by!r} is not a field of "
                 f"{contract.payload.__name__}; it has {', '.join(sorted(fields))}"
             )
 

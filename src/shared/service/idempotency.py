@@ -81,7 +81,7 @@ _PATTERN = rf'^("([ !#-\[\]-~]|\\["\\]){{1,{_MAX_LENGTH}}}"|[!#-+\--:<-\[\]-~]{{
 
 
 class IdempotencyKeyError(DomainError):
-    """The header is missing where it is required, or is no key."""
+    """The header is missing where it is required, or is not a key."""
 
     code = "IDEMPOTENCY_KEY_INVALID"
     message = (

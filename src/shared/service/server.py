@@ -1,4 +1,4 @@
-"""Serving one application with uvicorn, with a drain that a load balancer can see."""
+"""Serving one application with uvicorn; graceful shutdown, which a load balancer can see."""
 
 from __future__ import annotations
 

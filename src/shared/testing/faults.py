@@ -316,7 +316,7 @@ class _Swap:
 
 
 def full_stream(server: NatsServer, stream: str) -> Fault:
-    """The stream takes no more than it holds: whoever publishes is refused (`discard: new`).
+    """The stream takes no more than it holds: publishers are refused (`discard: new`).
 
     Not for streams with message schedules, which the server does not let refuse; see `full_disk`.
     """

@@ -70,13 +70,13 @@ class Entry:
         """Read a line.
 
         Raises:
-            ValueError: it is no entry.
+            ValueError: it is not an entry.
         """
         try:
             fields = json.loads(line)
             return cls(**{**fields, "outcome": Outcome(fields["outcome"])})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no entry of a history: {line!r}") from error
+            raise ValueError(f"not an entry of a history: {line!r}") from error
 
 
 class History:
@@ -112,7 +112,7 @@ class History:
         self.add_all([Entry(what, outcome, event, key, number, self.by, time.time(), note)])
 
     def add_all(self, entries: Sequence[Entry]) -> None:
-        """Write down the entries as they are, together."""
+        """Write down the entries as they are, in one write."""
         if entries:
             os.write(self._file, "".join(f"{entry.line()}\n" for entry in entries).encode())
 
@@ -138,7 +138,7 @@ class History:
         """Read the entries of all files, file by file; a line that was cut off is passed over.
 
         Raises:
-            ValueError: a whole line is no entry.
+            ValueError: a whole line is not an entry.
         """
         for path in paths:
             with path.open(encoding="utf-8") as file:

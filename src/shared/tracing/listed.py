@@ -21,7 +21,7 @@ __all__ = ["ListedSpan", "write_list"]
 
 _logger = logging.getLogger("shared.tracing")
 
-# Some 12 kB: container runtimes cut a line at 16 KiB, and half of one is no JSON.
+# Some 12 kB: container runtimes cut a line at 16 KiB, and half of one is not JSON.
 _SPANS_A_LINE = 32
 
 

@@ -292,7 +292,7 @@ def install_rate_limits(app: FastAPI, settings: ServiceSettings, *, service: str
     Raises:
         RuntimeError: the application has served a request already.
         MissingExtraError: a ``storage_url`` without ``glam-shared[redis]``.
-        ValueError: a ``storage_url`` that is none.
+        ValueError: ``storage_url`` is not a Redis URL.
     """
     if app.middleware_stack is not None:
         raise RuntimeError("install the rate limits before the application starts")
@@ -309,7 +309,7 @@ def install_rate_limits(app: FastAPI, settings: ServiceSettings, *, service: str
 def client_of(scope: Scope) -> Subject:
     """Tell clients apart: by user if one is known, else by address.
 
-    Whoever has one IPv6 address has the 2^64 of its network (RFC 6177), which are one client.
+    A caller with one IPv6 address has the 2^64 of its network (RFC 6177), which are one client.
     Callers without an address, as over a Unix socket, are one client too.
     """
     context = current()

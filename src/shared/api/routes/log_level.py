@@ -38,7 +38,7 @@ def create_log_level_router() -> APIRouter:
     """Make the routes ``GET /log-level`` and ``PUT /log-level``. Include them under the prefix.
 
     A change holds for the process that took the request, and for a quarter of an hour unless the
-    request says otherwise: a service forgotten at DEBUG would be a fault of its own. Whoever may
+    request says otherwise: a service forgotten at DEBUG would be a fault of its own. Who may
     call the route may silence the log: `create_operations_router` lets in operators alone, and who
     includes this one by itself guards it with ``dependencies=[Depends(only_operators(...))]``.
     """

@@ -120,7 +120,7 @@ def send_with_begin(
     ):
         return False
     first.texts.append(text)
-    driver.with_begin = first  # whoever sends BEGIN now takes them along
+    driver.with_begin = first  # the next BEGIN takes them along
     if is_setup:
         return True
     await_only(adapter._start_transaction())  # noqa: SLF001 - nobody else can

@@ -90,7 +90,7 @@ def translated(  # noqa: PLR0911 - one line a kind
             conflicting_resource=stale[1] if stale else None,
         )
     if isinstance(error, sa.StatementError) and isinstance(error.orig, GlamBaseError):
-        return error.orig  # a type of ours refused the value
+        return error.orig  # one of our types refused the value
     if isinstance(error, sa.TimeoutError):
         return DatabaseError(
             "no database connection became free in time", operation=operation, retryable=True

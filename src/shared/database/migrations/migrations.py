@@ -294,7 +294,8 @@ class Migrations:
     async def sql(self, start: str = "base", end: str = "head") -> str:
         """Return the SQL of the way from one revision to another, for whom runs it by hand.
 
-        It takes the lock of `upgrade`, waits for locks as the settings say, and keeps the books.
+        It takes the lock of `upgrade`, waits for locks as the settings say, and keeps the table of
+        revisions.
 
         Raises:
             MigrationError: no such revision, or one that asks a database what to do.

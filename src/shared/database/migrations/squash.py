@@ -28,10 +28,10 @@ _BEFORE, _AGAIN, _AFTER = "glam_squash_before", "glam_squash_again", "glam_squas
 async def squash_revisions(migrations: Migrations, *, pg_dump: Path | str = "pg_dump") -> str:
     """Return the text of one revision that does what all do.
 
-    It bears the id of the newest, so that a schema at it needs no change and none of its books, and
-    names the others in ``replaces``: `Migrations.upgrade` refuses a schema that is still at one of
-    them instead of taking it for newer than the code. Rows that the revisions write into an empty
-    schema are in it as they are.
+    It has the id of the newest, so that neither a schema at it nor its table of revisions needs a
+    change. It names the others in ``replaces``: `Migrations.upgrade` refuses a schema that is still
+    at one of them instead of taking it for newer than the code. Rows that the revisions write into
+    an empty schema are in it as they are.
 
     Args:
         migrations: the revisions; their database is one that nobody misses anything in.

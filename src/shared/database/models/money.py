@@ -172,7 +172,7 @@ class Money:
 
     def _of_same(self, other: object) -> Decimal:
         if not isinstance(other, Money):
-            raise TypeError(f"{self} and {other!r}: only money goes with money")
+            raise TypeError(f"{other!r} is not Money: {self} goes with Money alone")
         if other.currency != self.currency:
             raise ValidationError(
                 f"{self.currency} and {other.currency} do not mix: convert one first",

@@ -151,7 +151,7 @@ class Repository(Generic[T]):
     async def delete(self, instance: T, *, hard: bool = False) -> None:
         """Delete the row of ``instance``; ``hard`` destroys where marking is the rule.
 
-        A row that is gone already is no error.
+        A row that is gone already is not an error.
         """
         identity = self._scope.mapper.primary_key_from_instance(instance)
         await self._delete(tuple(identity), hard=hard)
@@ -162,7 +162,7 @@ class Repository(Generic[T]):
         *,
         hard: bool = False,
     ) -> None:
-        """Delete the row with this primary key; ``hard`` as in `delete`. None there is no error."""
+        """Delete the row with this primary key, if it is there; ``hard`` as in `delete`."""
         await self._delete(self._scope.identity(id), hard=hard)
 
     async def restore(self, id: str | UUID | int | tuple[Any, ...]) -> T:  # noqa: A002
@@ -355,7 +355,9 @@ class Repository(Generic[T]):
             **filters: see `where`.
         """
         if batch < 1:
-            raise ValidationError("batch must be positive", field="batch", value=batch)
+            raise ValidationError(
+                f"batch is {batch}: it must be 1 or more", field="batch", value=batch
+            )
         query = self._query(given, filters, include_deleted=include_deleted, load=load)
         query = query.order_by(*ordering(self._scope.order(order_by)))
         async with self._work() as session:
@@ -392,7 +394,7 @@ class Repository(Generic[T]):
             **filters: see `where`.
         """
         if page < 1:
-            raise ValidationError("page must be 1 or more", field="page", value=page)
+            raise ValidationError(f"page is {page}: pages count from 1", field="page", value=page)
         _fits_a_page(limit)
         query = self._query(given, filters, include_deleted=include_deleted, load=load)
         query = query.order_by(*ordering(self._scope.order(order_by)))
@@ -411,7 +413,7 @@ class Repository(Generic[T]):
         load: Sequence[ORMOption] = (),
         **filters: Any,
     ) -> KeysetPage[T]:
-        """Return the page at a cursor; each costs the same, however far it is.
+        """Return the page at a cursor (keyset pagination); each costs the same, however far it is.
 
         >>> rows = [Order(number=f"{n}", total=Money(n, "EUR")) for n in range(3)]
         >>> _ = await orders.insert_many(rows)
@@ -806,9 +808,11 @@ class Repository(Generic[T]):
 
 def _not_negative(name: str, value: int | None) -> None:
     if value is not None and value < 0:
-        raise ValidationError(f"{name} must not be negative", field=name, value=value)
+        raise ValidationError(f"{name} is {value}: it must be 0 or more", field=name, value=value)
 
 
 def _fits_a_page(limit: int) -> None:
     if not 1 <= limit <= _MAX_PAGE:
-        raise ValidationError(f"a page has 1 to {_MAX_PAGE} rows", field="limit", value=limit)
+        raise ValidationError(
+            f"limit is {limit}: a page has 1 to {_MAX_PAGE} rows", field="limit", value=limit
+        )

@@ -72,7 +72,7 @@ class Fences:
     Args:
         bus: where the streams are.
         outbox: the id of the outbox.
-        owner: the relay, named in the fence for whoever looks at it.
+        owner: the relay, named in the fence for people who look at it.
         external: streams that somebody else looks after; they get no fences.
     """
 

@@ -243,7 +243,7 @@ class LeasedOutbox:
         return backlog_of(*row) if row is not None else Backlog(0, 0.0)
 
     async def waiting(self) -> bool:
-        """Tell whether messages of ours failed and wait for another attempt.
+        """Tell whether our messages failed and wait for another attempt.
 
         Raises:
             DatabaseError: the database is away.

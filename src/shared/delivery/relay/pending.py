@@ -41,7 +41,7 @@ class Pending:
     token: int
     _known: tuple[TraceContext, str | None] | None = field(default=None, init=False, repr=False)
 
-    def outgoing(self, fence: Mapping[str, str], *, spans: bool = True) -> OutgoingMessage:
+    def message(self, fence: Mapping[str, str], *, spans: bool = True) -> OutgoingMessage:
         """Return the message as it goes to the stream, with the headers of a fence.
 
         Its trace goes on from the producer's span if there is one, else from where it was added.

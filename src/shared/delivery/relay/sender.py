@@ -206,7 +206,7 @@ class Sender:
             return True
         unnamed = dict(fences)
         messages = [
-            row.outgoing(unnamed.pop(row.partition, NO_FENCE).headers, spans=self._spans)
+            row.message(unnamed.pop(row.partition, NO_FENCE).headers, spans=self._spans)
             for row in rows
         ]
         for _ in range(_BUSY_RETRIES):
@@ -238,7 +238,7 @@ class Sender:
             if not ready:
                 continue
             messages = [
-                row.outgoing(fences.get(row.partition, NO_FENCE).headers, spans=self._spans)
+                row.message(fences.get(row.partition, NO_FENCE).headers, spans=self._spans)
                 for row in ready
             ]
             keys = [row.key for row in ready] if len(ready) > 1 else None
@@ -280,12 +280,12 @@ def _batches(rows: Iterable[Pending]) -> list[list[Pending]]:
     batches: list[list[Pending]] = []
     open_batches: dict[str, tuple[list[Pending], int]] = {}
     for row in rows:
-        together = domain_of(row.subject)
-        batch, size = open_batches.get(together, ([], 0))
+        domain = domain_of(row.subject)
+        batch, size = open_batches.get(domain, ([], 0))
         size += len(row.body)
         if not batch or len(batch) == _BATCH_MESSAGES or size > _BATCH_BYTES:
             batch, size = [], len(row.body)
             batches.append(batch)
         batch.append(row)
-        open_batches[together] = batch, size
+        open_batches[domain] = batch, size
     return batches

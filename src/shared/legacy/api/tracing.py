@@ -20,7 +20,7 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 def set_trace_context(trace_id: str | None) -> None:
     """Go on with this trace for the rest of the current task, and of tasks it starts.
 
-    A UUID is taken without its dashes. Anything that is no trace id (32 hexadecimal digits, not
+    A UUID is taken without its dashes. Anything that is not a trace id (32 hexadecimal digits, not
     all zero), and ``None``, starts a new trace.
     """
     text = (trace_id or "").replace("-", "").lower()

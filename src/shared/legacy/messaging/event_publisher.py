@@ -15,7 +15,7 @@ from shared.events.envelope import Envelope
 from shared.events.streams import StreamDefinition, covers, united
 from shared.legacy.events.context import EventContext, EventPayload
 from shared.messaging.connection.bus import Bus
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.publisher import OutgoingMessage
 from shared.platform.streams import STREAMS
 
@@ -171,7 +171,7 @@ class JetStreamEventPublisher(ABC):
         await self.bus.publisher.publish(message)
 
     async def _widen_subjects(self, name: str, subjects: tuple[str, ...]) -> None:
-        with translated("look up stream", stream=name):
+        with bus_errors("look up stream", stream=name):
             existing = (await self.bus.js.stream_info(name)).config
         await self.bus.ensure_stream_config(replace(existing, subjects=list(subjects)))
 

@@ -14,9 +14,9 @@ from shared.messaging.connection.client import LeanClient
 from shared.messaging.connection.errors import (
     API_TIMEOUT_SECONDS,
     bus_error,
+    bus_errors,
     is_refusal,
     reason_of,
-    translated,
 )
 from shared.messaging.connection.watchdog import Watchdog
 from shared.messaging.publisher import Publisher
@@ -168,7 +168,7 @@ class Bus:
         """
         if not self.connected:
             raise MessageBusError("not connected to NATS", operation="ping")
-        with translated("ping"):
+        with bus_errors("ping"):
             account = await self.js.account_info()
         return {"server": self._server, "streams": account.streams, "consumers": account.consumers}
 
@@ -242,7 +242,7 @@ class Bus:
                 # After a refusal the client goes on trying, and its later errors tell less.
                 error = refused.result() if refused.done() else [TimeoutError(), *last][-1]
                 raise bus_error("connect", error) from error
-            with translated("connect"):
+            with bus_errors("connect"):
                 connecting.result()
         except BaseException:
             connecting.cancel()

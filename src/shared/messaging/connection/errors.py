@@ -28,7 +28,7 @@ _FINAL = (
 
 
 @contextmanager
-def translated(
+def bus_errors(
     operation: str, *, subject: str | None = None, stream: str | None = None
 ) -> Iterator[None]:
     """Turn what the client raises inside into `MessageBusError`, the original as its cause.

@@ -10,7 +10,7 @@ import nats.errors
 from pydantic_core import to_json
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_error, translated
+from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_error, bus_errors
 from shared.messaging.consuming.in_flight import InFlightMessage, MessageState
 from shared.messaging.publishing.wire import write
 
@@ -62,7 +62,7 @@ class Acknowledgements:
             return
         for left in reversed(range(_CONFIRM_TRIES)):
             try:
-                with translated("acknowledge", subject=message.subject):
+                with bus_errors("acknowledge", subject=message.subject):
                     await self._connection.client.request(
                         message.reply, _ACK, timeout=API_TIMEOUT_SECONDS
                     )

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_errors
 from shared.messaging.publisher import OutgoingMessage
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Attempts:
             MessageBusError: JetStream does not answer.
         """
         subject = f"$JS.API.DIRECT.GET.{STREAM}.{self._subject(message)}"
-        with translated("read attempts", stream=STREAM):
+        with bus_errors("read attempts", stream=STREAM):
             try:
                 answer = await self._bus.client.request(subject, timeout=API_TIMEOUT_SECONDS)
             except nats.errors.NoRespondersError:

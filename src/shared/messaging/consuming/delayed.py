@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
 from shared.events.streams import covers
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.consuming.delivery import ATTEMPTS, KEPT_ID, REPLAY_FOR, SCHEDULE
 from shared.messaging.publisher import OutgoingMessage
 from shared.messaging.publishing.wire import MESSAGE_ID
@@ -38,7 +38,7 @@ class Delayed:
         Raises:
             MessageBusError: JetStream does not answer.
         """
-        with translated("look up stream", stream=stream):
+        with bus_errors("look up stream", stream=stream):
             config = (await self._bus.js.stream_info(stream)).config
         self._subjects = tuple(config.subjects or ()) if config.allow_msg_schedules else ()
 

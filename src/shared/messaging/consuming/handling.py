@@ -1,4 +1,7 @@
-"""Seeing messages through: from the pipeline to one of the three ends, whatever happens."""
+"""From the pipeline to one of the three ends, whatever happens: acknowledged, given back, or dead.
+
+A poison message, one that kills its process or fails whenever it is tried, ends as a dead letter.
+"""
 
 from __future__ import annotations
 

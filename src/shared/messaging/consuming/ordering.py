@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.consuming.in_flight import MessageState
 from shared.messaging.consuming.retry import RetryPolicy
 from shared.messaging.publishing.claim_check import CLAIM, resolve
@@ -332,7 +332,7 @@ class InOrder:
         """Ask the server; None if it does not answer."""
         subscription = self._subscription
         try:
-            with translated("look up consumer", stream=subscription.stream):
+            with bus_errors("look up consumer", stream=subscription.stream):
                 info = await self._bus.js.consumer_info(
                     subscription.stream or "", subscription.durable
                 )
@@ -346,7 +346,7 @@ class InOrder:
 
     def _are_here(self, look: _Look) -> bool:
         """Tell whether as many are here as are pending."""
-        # What is acknowledged elsewhere is pending no more, whoever works on it; and what came
+        # What is acknowledged elsewhere is pending no more; and what came
         # since was not counted.
         ours = sum(
             not message.ended and message.key[0] > look.floor and message.number <= look.number

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from shared.errors import MessageBusError
 from shared.messaging.connection.client import LeanClient
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Pull:
         self._too_large = False
 
     async def __aenter__(self) -> Self:
-        with translated("subscribe", stream=self._stream):
+        with bus_errors("subscribe", stream=self._stream):
             # No more arrives than was asked for, so none is dropped for being too many at once.
             self._subscription = await self._client.subscribe(
                 self._inbox, cb=self._arrived, pending_msgs_limit=0, pending_bytes_limit=0
@@ -155,7 +155,7 @@ class Pull:
             request["group"] = GROUP
             if self.pin:
                 request["id"] = self.pin
-        with translated("pull", stream=self._stream):
+        with bus_errors("pull", stream=self._stream):
             await self._client.publish(self._subject, to_json(request), reply=self._inbox)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 from pydantic_core import to_json
 
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_errors
 from shared.messaging.streams.facts import StoredMessage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def _read(
     client = bus.client
     inbox = client.new_inbox()
     found: list[StoredMessage] = []
-    with translated("read", stream=stream):
+    with bus_errors("read", stream=stream):
         subscription = await client.subscribe(inbox)
         try:
             await client.publish(f"$JS.API.DIRECT.GET.{stream}", to_json(request), reply=inbox)

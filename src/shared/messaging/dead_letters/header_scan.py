@@ -11,7 +11,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pydantic_core import to_json
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_errors
 from shared.messaging.streams.facts import StoredMessage
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def scan_headers(
         MessageBusError: JetStream does not answer, or the connection was lost meanwhile.
     """
     client = bus.client
-    with translated("read", stream=stream):
+    with bus_errors("read", stream=stream):
         info = await bus.js.add_consumer(
             stream,
             ConsumerConfig(

@@ -18,7 +18,7 @@ from shared.errors import (
     ValidationError,
 )
 from shared.events.headers import MESSAGE_ID
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.consuming.delivery import KEPT_ID, REPLAY_FOR, Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
 from shared.messaging.dead_letters.dead_letter import (
@@ -588,7 +588,7 @@ class DeadLetters:
 
     async def _remove(self, sequence: int) -> None:
         try:
-            with translated("delete", stream=STREAM):
+            with bus_errors("delete", stream=STREAM):
                 await self._bus.js.delete_msg(STREAM, sequence)
         except MessageBusError:
             # Somebody else removed it meanwhile?

@@ -13,7 +13,7 @@ from nats.js.errors import BucketNotFoundError, DigestMismatchError, NotFoundErr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 
 if TYPE_CHECKING:
     from nats.js.object_store import ObjectStore
@@ -80,7 +80,7 @@ class ClaimCheck:
         claim = Claim(
             bucket=BUCKET, object=token_hex(16), size=len(body), sha256=sha256(body).hexdigest()
         )
-        with translated("leave body", subject=message.subject):
+        with bus_errors("leave body", subject=message.subject):
             store = await self._store()
             await store.put(claim.object, body)
         return replace(
@@ -120,7 +120,7 @@ async def resolve(bus: Connection, delivery: Delivery) -> Delivery:
         raise ClaimLostError(f"the body of {delivery.subject} is not a claim check") from error
     what = f"the body of {delivery.subject}, {claim.size} bytes in {claim.bucket}/{claim.object},"
     try:
-        with translated("collect body", subject=delivery.subject):
+        with bus_errors("collect body", subject=delivery.subject):
             # A bucket is never made here: who reads must not hide that it is gone.
             store = await bus.js.object_store(claim.bucket)
             await store.get_info(claim.object)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from shared.errors import MessageBusError
-from shared.messaging.connection.errors import bus_error, translated
+from shared.messaging.connection.errors import bus_error, bus_errors
 from shared.messaging.publishing import batches
 from shared.messaging.publishing.acknowledgements import Acks, Call, PubAck
 from shared.messaging.publishing.claim_check import ClaimCheck
@@ -186,7 +186,7 @@ class Sender:
         return block
 
     async def _write(self, acks: Acks, commands: list[bytes], *, messages: int) -> None:
-        with translated("publish"):
+        with bus_errors("publish"):
             await write(acks.client, commands, messages=messages)
 
     def _forget(self, call: Call) -> None:
@@ -228,7 +228,7 @@ class Sender:
                     settled=self._window.release,
                     silence=self._on_silence,
                 )
-                with translated("publish"):
+                with bus_errors("publish"):
                     await acks.open()
                 if self._acks is None:
                     self._bus.on_connection(self._on_connection)

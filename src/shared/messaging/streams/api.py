@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json, to_json
 
-from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, translated
+from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,6 @@ async def ask_jetstream(
     """
     to = f"$JS.API.{verb}"
     body = to_json(request) if request else b""
-    with translated(operation, subject=subject or to, stream=stream):
+    with bus_errors(operation, subject=subject or to, stream=stream):
         answer = await bus.client.request(to, body, timeout=API_TIMEOUT_SECONDS)
     return cast("dict[str, Any]", from_json(answer.data))

@@ -13,7 +13,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from shared.errors import MessageBusError
 from shared.events.streams import StreamDefinition, overlap
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.streams.diff import Difference, compare
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def ensure_stream(bus: Connection, wanted: StreamDefinition | StreamConfig
                     extra={"left": difference.left},
                 )
             return
-        with translated("update stream", stream=name):
+        with bus_errors("update stream", stream=name):
             try:
                 await bus.js.update_stream(difference.merged)
             except nats.js.errors.BadRequestError as error:
@@ -101,7 +101,7 @@ def stream_config(
 
 
 async def _look_up(bus: Connection, name: str) -> StreamConfig | None:
-    with translated("look up stream", stream=name):
+    with bus_errors("look up stream", stream=name):
         try:
             return (await bus.js.stream_info(name)).config
         except nats.js.errors.NotFoundError:
@@ -110,7 +110,7 @@ async def _look_up(bus: Connection, name: str) -> StreamConfig | None:
 
 async def _created(bus: Connection, config: StreamConfig) -> bool:
     """Create the stream; return False if another service was quicker."""
-    with translated("create stream", stream=config.name):
+    with bus_errors("create stream", stream=config.name):
         try:
             await bus.js.add_stream(config)
         except nats.js.errors.BadRequestError as error:
@@ -140,7 +140,7 @@ async def check_holder(bus: Connection, name: str, subjects: Sequence[str]) -> b
             waits for it would wait for ever. Not retryable. Retryable when JetStream does not
             answer.
     """
-    with translated("look up stream", stream=name):
+    with bus_errors("look up stream", stream=name):
         held = await _held(bus)
         there = await _look_up(bus, name) is not None
     for subject in subjects:

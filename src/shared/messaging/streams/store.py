@@ -10,7 +10,7 @@ import nats.js.errors
 
 from shared.errors import MessageBusError
 from shared.events.streams import covers
-from shared.messaging.connection.errors import translated
+from shared.messaging.connection.errors import bus_errors
 from shared.messaging.streams.api import ask_jetstream
 from shared.messaging.streams.facts import (
     ConsumerFacts,
@@ -85,7 +85,7 @@ class StreamStore:
 
     async def at(self, stream: str, sequence: int) -> StoredMessage | None:
         """Return the message of that sequence; None when it is gone, or its stream is."""
-        with translated("read", stream=stream):
+        with bus_errors("read", stream=stream):
             try:
                 return _stored(await self._bus.js.get_msg(stream, sequence))
             except nats.js.errors.NotFoundError:
@@ -93,7 +93,7 @@ class StreamStore:
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """Return the last message of the subject, as the stream's leader knows it; None without."""
-        with translated("read", stream=stream):
+        with bus_errors("read", stream=stream):
             try:
                 return _stored(await self._bus.js.get_last_msg(stream, subject))
             except nats.js.errors.NotFoundError:
@@ -105,7 +105,7 @@ class StreamStore:
         Raises:
             MessageBusError: not retryable when the server refuses, or has no such stream.
         """
-        with translated("look up", stream=stream):
+        with bus_errors("look up", stream=stream):
             config = (await self._bus.js.stream_info(stream)).config
         subjects = [*(config.subjects or ()), subject]
         await self._bus.ensure_stream_config(replace(config, subjects=subjects))
@@ -128,7 +128,7 @@ class StreamStore:
             "Nats-Rollup": "sub",
             "Nats-Expected-Last-Subject-Sequence": str(before),
         }
-        with translated("publish", subject=subject):
+        with bus_errors("publish", subject=subject):
             ack = await self._bus.js.publish(
                 subject, b"", stream=stream, headers={**headers, **conditions}
             )

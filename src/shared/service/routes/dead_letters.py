@@ -46,7 +46,7 @@ _LIMIT = 1000
 def _no_word_for_a_number(value: object) -> object:
     """Refuse yes and no, and digits in quotes; 5.0 is 5, as JSON Schema has it."""
     if isinstance(value, (bool, str)):
-        raise ValueError("a whole number is meant")  # noqa: TRY004 - pydantic takes it for its own
+        raise ValueError(f"{value!r} is not a whole number")  # noqa: TRY004 - pydantic takes it for its own
     return value
 
 

@@ -30,7 +30,7 @@ def create_subscribers_router(subscribers: Callable[[], Sequence[Subscriber]]) -
     """Make `GET /subscribers` and `POST /subscribers/{durable}/pause` and `/resume`.
 
     A pause holds for the process that took the request, until it is resumed or ends; what is being
-    handled is finished, and other replicas go on. Whoever may call the routes may stop the work:
+    handled is finished, and other replicas go on. Who may call the routes may stop the work:
     they are for operators, see `shared.api.create_operations_router`.
 
     Args:

@@ -60,7 +60,7 @@ class ContractSuite(Suite):
     def message(self, number: int) -> OutgoingMessage:
         """Make the message of a number, as a publisher of the contract would."""
         envelope = Envelope.create(
-            self.contract, self.payload(number), source_service="suite-service"
+            self.contract, self.payload(number), source_service="contract-tests"
         )
         return OutgoingMessage(
             envelope.subject, envelope.encode(), envelope.headers(), envelope.message_id
@@ -119,7 +119,7 @@ class ServiceSuite(Suite):
 @asynccontextmanager
 async def subscribed(bus: Bus, subscription: Subscription) -> AsyncIterator[Subscriber]:
     """Run a subscriber within the block."""
-    subscriber = Subscriber(bus, subscription, service="suite-service")
+    subscriber = Subscriber(bus, subscription, service="contract-tests")
     running = asyncio.create_task(subscriber.run())
     try:
         yield subscriber

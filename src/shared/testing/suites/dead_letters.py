@@ -55,7 +55,7 @@ class DeadLetterSuite(ContractSuite):
             seen["second"].append(delivery.body)
 
         seen |= {"first": [], "second": []}
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with (
                 subscribed(bus, self.subscription("first", first)),

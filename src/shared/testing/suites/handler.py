@@ -143,7 +143,7 @@ class HandlerSuite(ContractSuite, ServiceSuite):
         settings = own_postgres_server.settings
         async with self.running(settings, nats_settings) as application:
             async with database_down(own_postgres_server):
-                async with Bus(nats_settings, name="suite") as bus:
+                async with Bus(nats_settings, name="contract-tests") as bus:
                     messages = [self.message(number) for number in range(_SOME)]
                     await bus.publisher.publish_all(messages)
             await self.all_had_their_effect(application)

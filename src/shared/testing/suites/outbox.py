@@ -101,7 +101,7 @@ class OutboxSuite(ContractSuite, ServiceSuite):
         self, database: DatabaseSettings, nats: NatsSettings
     ) -> AsyncIterator[tuple[Database, Bus]]:
         """Open the database and the bus, with the stream."""
-        async with self.database(database) as opened, Bus(nats, name="suite") as bus:
+        async with self.database(database) as opened, Bus(nats, name="contract-tests") as bus:
             await bus.ensure_stream(self.service.streams.of(self.contract))
             yield opened, bus
 

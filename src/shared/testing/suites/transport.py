@@ -36,7 +36,7 @@ class TransportSuite(ContractSuite):
         settings: dict[str, Any] = {"retry": QUICK, "ack_wait_seconds": 1, **options}
         return Subscription(
             subject=self.contract.subject,
-            durable="suite",
+            durable="contract-tests",
             handler=handler,
             stream=CONVENTION.of(self.contract).name,
             **settings,
@@ -52,7 +52,7 @@ class TransportSuite(ContractSuite):
     ) -> AsyncIterator[tuple[NatsProxy, Bus]]:
         async with NatsProxy(nats_server) as proxy:
             settings = nats_settings.model_copy(update={"servers": (proxy.url,)})
-            async with Bus(settings, name="suite") as bus:
+            async with Bus(settings, name="contract-tests") as bus:
                 await bus.ensure_stream(CONVENTION.of(self.contract))
                 yield proxy, bus
 
@@ -63,7 +63,7 @@ class TransportSuite(ContractSuite):
             seen.add(delivery.body)
 
         messages = [self.message(number) for number in range(_MANY)]
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all(messages)
@@ -74,7 +74,7 @@ class TransportSuite(ContractSuite):
         self, nats_settings: NatsSettings
     ) -> None:
         message = self.message(1)
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             first = await bus.publisher.publish(message)
             second = await bus.publisher.publish(message)
@@ -88,7 +88,7 @@ class TransportSuite(ContractSuite):
             if delivery.attempt == 1:
                 raise RuntimeError("once")
 
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish(self.message(1))
@@ -105,7 +105,7 @@ class TransportSuite(ContractSuite):
                 raise ValidationError("not for us")
             seen.append(delivery.body)
 
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.subscription(handler)):
                 await bus.publisher.publish_all([poison, good])
@@ -173,7 +173,7 @@ class TransportSuite(ContractSuite):
         message = self.message(1)
         async with (
             NatsProxy(nats_server) as proxy,
-            Bus(nats_settings, name="suite") as bus,
+            Bus(nats_settings, name="contract-tests") as bus,
             Bus(nats_settings.model_copy(update={"servers": (proxy.url,)}), name="lost") as lost,
         ):
             await bus.ensure_stream(CONVENTION.of(self.contract))
@@ -193,7 +193,7 @@ class TransportSuite(ContractSuite):
 
         messages = [self.message(number) for number in range(_MANY)]
         settings = NatsSettings(servers=(own_nats_server.url,))
-        async with Bus(settings, name="suite") as bus:
+        async with Bus(settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             await bus.publisher.publish_all(messages[: _MANY // 2])
             async with subscribed(bus, self.subscription(handler)):
@@ -219,7 +219,7 @@ class TransportSuite(ContractSuite):
             await asyncio.sleep(0.005 if number % 3 == 0 else 0)
             seen.append(number)
 
-        async with Bus(nats_settings, name="suite") as bus:
+        async with Bus(nats_settings, name="contract-tests") as bus:
             await bus.ensure_stream(CONVENTION.of(self.contract))
             async with subscribed(bus, self.ordered_subscription(handler)):
                 await bus.publisher.publish_all(messages)

@@ -26,7 +26,7 @@ RULES = {
     "table-rewrite": "a change that writes the whole table anew while nobody may read it",
     "unique": "a constraint that builds its index while the table is locked",
 }
-"""Every rule, by the name that a finding bears and that ``lint-ok`` takes."""
+"""Every rule, by the name that a finding has and that ``lint-ok`` takes."""
 
 
 @dataclass(frozen=True, slots=True)
