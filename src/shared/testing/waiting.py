@@ -34,7 +34,7 @@ async def eventually(condition: Callable[[], Any], *, within_seconds: float = 25
         condition: a function, or one to be awaited; it is asked every ten milliseconds. `assert` in
             it says what was missing when the time is up.
         within_seconds: how long it may take. Less by default than a subscriber needs to notice by
-            itself that a request of its was lost without a word (30 s).
+            itself that one of its requests was lost (30 s).
 
     Raises:
         TimeoutError: it never was; the last error of `condition` is its cause.

@@ -8,7 +8,7 @@ from nats.js.api import StreamConfig
 from pydantic_core import from_json, to_json
 
 from shared.messaging.streams.consumers import wanted_of_consumer
-from shared.messaging.streams.diff import Difference, compare
+from shared.messaging.streams.diff import StreamDiff, compare
 from shared.messaging.streams.ensure import stream_config
 from shared.messaging.streams.facts import ConsumerFacts, MonitoringFacts, ServerFacts, StreamFacts
 from shared.messaging.streams.store import StreamStore
@@ -66,9 +66,9 @@ class Inspection(StreamStore):
         url = self._bus.client.connected_url
         return None if url is None else url.hostname
 
-    def stream_difference(
+    def stream_diff(
         self, facts: StreamFacts, definition: StreamDefinition, settings: NatsSettings
-    ) -> Difference:
+    ) -> StreamDiff:
         """Return what a service with these settings would change of a stream, or could not."""
         version = self._bus.client.connected_server_version
         return compare(
@@ -76,7 +76,7 @@ class Inspection(StreamStore):
             stream_config(definition, settings, version),
         )
 
-    def consumer_difference(
+    def consumer_diff(
         self, facts: ConsumerFacts, subscription: Subscription
     ) -> dict[str, tuple[object, object]]:
         """Return what a subscriber would change of its consumer: by field, as is and as wanted."""
