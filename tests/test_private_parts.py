@@ -53,9 +53,14 @@ PARTS = [
         "nats-py",
         "nats.aio.client:Client",
         ("_pending", "_pending_data_size", "_send_command", "_flush_queue", "_flush_pending"),
-        "messaging/publishing/wire.py",
+        "messaging/connection/client.py",
     ),
-    ("nats-py", "nats.aio.client:Client", ("_server_info",), "messaging/streams/facts.py"),
+    (
+        "nats-py",
+        "nats.aio.client:Client",
+        ("_server_info", "_server_pool", "_user_credentials", "_nkeys_seed", "_nkeys_seed_str"),
+        "messaging/connection/client.py",
+    ),
     (
         "prometheus-client",
         "prometheus_client:Histogram",
@@ -66,7 +71,7 @@ PARTS = [
         "sqlalchemy",
         "sqlalchemy.dialects.postgresql.asyncpg:AsyncAdapt_asyncpg_connection",
         ("_start_transaction", "_handle_exception"),
-        "database/engine/session_setup.py",
+        "database/engine/first_statement.py",
     ),
     (
         "sqlalchemy",

@@ -69,7 +69,7 @@ def imported() -> set[str]:
         for file in (ROOT / "src").rglob("*.py")
         for package in imports(ast.parse(file.read_text()))
     }
-    foreign = packages - sys.stdlib_module_names - {"shared"}
+    foreign = packages - sys.stdlib_module_names - {"shared", "glam_start"}
     return {normal(owner) for package in foreign if (owner := owners.get(package, package))}
 
 

@@ -83,7 +83,7 @@ async def test_replicas_of_both_versions_share_streams_outbox_and_inbox(
         "INSERT INTO replicas (name) VALUES ($1)", [(name,) for name in sources]
     )
     for name, source in sources.items():
-        arguments = (name, str(TRANSACTIONS), settings.model_dump_json())
+        arguments = (name, str(TRANSACTIONS), settings.model_dump_json(exclude_defaults=True))
         replicas[name] = ServiceProcess(
             [sys.executable, "-m", "tests.upgrade.replica", *arguments],
             name=name,

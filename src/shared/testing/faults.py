@@ -201,7 +201,7 @@ def lost_acks(
 def lost_publish_acks(
     proxy: NatsProxy, *, share: float = 1.0, chance: random.Random | None = None
 ) -> Fault:
-    """The server's word that a message is stored gets lost: publishers say it again."""
+    """The server's acknowledgement of a stored message gets lost: publishers send it again."""
     return _ruled(
         proxy, "lost publish acks", lambda frame: frame.is_publish_ack, _lose, share, chance
     )

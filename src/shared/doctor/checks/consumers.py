@@ -137,9 +137,9 @@ def _config(
     about = f"consumer {facts.name}"
     restart = f"restart {checked.name}, which changes it"
     found = []
-    difference = inspection.consumer_difference(facts, checked.subscription(handler))
+    diff = inspection.consumer_diff(facts, checked.subscription(handler))
     filters = facts.config.get("filter_subjects") or facts.config.get("filter_subject")
-    if {"filter_subject", "filter_subjects"} & difference.keys():
+    if {"filter_subject", "filter_subjects"} & diff.keys():
         found.append(
             Finding(
                 "consumer-filter",
@@ -149,7 +149,7 @@ def _config(
                 restart,
             )
         )
-    if "max_deliver" in difference:
+    if "max_deliver" in diff:
         found.append(
             Finding(
                 "consumer-max-deliver",
@@ -159,7 +159,7 @@ def _config(
                 f"{restart}; or: nats consumer edit {facts.stream} {facts.name} --max-deliver=-1",
             )
         )
-    rest = {name: values for name, values in difference.items() if name not in _NEVER_MIND}
+    rest = {name: values for name, values in diff.items() if name not in _NEVER_MIND}
     needed = handler.concurrency * checked.replicas
     if 0 < facts.max_ack_pending < needed:
         rest.pop("max_ack_pending", None)

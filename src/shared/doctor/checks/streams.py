@@ -168,14 +168,14 @@ def _as_defined(
     most = max((user.settings.nats for user in users), key=lambda nats: nats.replicas)
     window = max(user.settings.nats.dedupe_window_seconds for user in users)
     wanted = most.model_copy(update={"dedupe_window_seconds": window})
-    difference = inspection.stream_difference(facts, definition, wanted)
+    diff = inspection.stream_diff(facts, definition, wanted)
     about = f"stream {facts.name}"
     edit = f"nats stream edit {facts.name}"
     found = [
         Finding("stream-refused", Severity.ERROR, about, each, each.partition(": ")[2])
-        for each in difference.refused.values()
+        for each in diff.refused.values()
     ]
-    for field, change in difference.changes.items():
+    for field, change in diff.changes.items():
         code, severity = _WIDENED.get(field, ("stream-limits", Severity.WARNING))
         lost = f": {_LOST[field]}" if field in _LOST else ""
         copies = definition.replicas or most.replicas
@@ -191,7 +191,7 @@ def _as_defined(
         )
     found += [
         Finding("stream-drift", Severity.WARNING, about, each, each.partition(": ")[2])
-        for each in difference.left.values()
+        for each in diff.left.values()
     ]
     return found
 

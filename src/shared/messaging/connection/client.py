@@ -1,14 +1,19 @@
-"""The client, reading headers at a third of the cost, and handing messages on without a queue."""
+"""The client, reading headers at a third of the cost, and handing messages on without a queue.
+
+What nats-py keeps to itself is touched here and nowhere else, and `pyproject.toml` bounds the
+versions in which it is known to be there.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nats.aio.subscription import Subscription
 
@@ -99,3 +104,64 @@ def _line_by_line(raw: bytes) -> dict[str, str]:
 
 
 _known: set[str] = set()
+
+
+async def write(client: Client, commands: Sequence[bytes], *, messages: int) -> None:
+    """Send the commands, or the pieces they are in, in their order and with nothing between them.
+
+    Returns when the client has them in its buffer, and that is not over-full.
+
+    Raises:
+        nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError: nothing is sent.
+    """
+    if client.is_closed:
+        raise nats.errors.ConnectionClosedError
+    if client.is_draining_pubs:
+        raise nats.errors.ConnectionDrainingError
+    if not commands:
+        return
+    size = sum(map(len, commands))
+    client.stats["out_msgs"] += messages
+    client.stats["out_bytes"] += size
+    # What the client's own `publish` ends with, once for all of them; it waits at the end only.
+    *others, last = commands
+    client._pending += others  # noqa: SLF001
+    client._pending_data_size += size - len(last)  # noqa: SLF001
+    await client._send_command(last)  # noqa: SLF001
+    queue = client._flush_queue  # noqa: SLF001
+    if queue is not None and queue.empty():
+        await client._flush_pending()  # noqa: SLF001
+
+
+def server_id(client: Client) -> str | None:
+    """Return the id of the server the client is connected to."""
+    return client._server_info.get("server_id")  # noqa: SLF001
+
+
+async def connect_alike(other: Client, client: Client, *, name: str) -> None:
+    """Connect `other`, once and without coming back, to where `client` is, as who it is.
+
+    Raises:
+        nats.errors.Error, OSError, TimeoutError: No server takes it.
+    """
+
+    async def ignored(_: Exception) -> None:
+        """Let the caller tell of what fails."""
+
+    options = client.options
+    await other.connect(
+        [server.uri.geturl() for server in client._server_pool],  # noqa: SLF001
+        error_cb=ignored,
+        name=name,
+        allow_reconnect=False,
+        connect_timeout=options["connect_timeout"],
+        user=options["user"],
+        password=options["password"],
+        token=options["token"],
+        tls=options.get("tls"),
+        tls_hostname=options.get("tls_hostname"),
+        tls_handshake_first=options["tls_handshake_first"],
+        user_credentials=client._user_credentials,  # noqa: SLF001
+        nkeys_seed=client._nkeys_seed,  # noqa: SLF001
+        nkeys_seed_str=client._nkeys_seed_str,  # noqa: SLF001
+    )

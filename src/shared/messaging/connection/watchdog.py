@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import nats.errors
 from nats.aio.client import Client
 
+from shared.messaging.connection.client import connect_alike
 from shared.metrics import subscriber_blocked_seconds_total
 
 if TYPE_CHECKING:
@@ -182,26 +183,6 @@ def _place(thread: int) -> str:
 
 async def _connected_as(client: Client) -> Client:
     """Return a connection of the running loop to where `client` is connected, as who it is."""
-
-    async def ignored(_: Exception) -> None:
-        """Let what fails be told by who calls."""
-
-    options = client.options
     other = Client()
-    await other.connect(
-        [server.uri.geturl() for server in client._server_pool],  # noqa: SLF001
-        error_cb=ignored,
-        name=f"{options['name']} watchdog",
-        allow_reconnect=False,
-        connect_timeout=options["connect_timeout"],
-        user=options["user"],
-        password=options["password"],
-        token=options["token"],
-        tls=options.get("tls"),
-        tls_hostname=options.get("tls_hostname"),
-        tls_handshake_first=options["tls_handshake_first"],
-        user_credentials=client._user_credentials,  # noqa: SLF001
-        nkeys_seed=client._nkeys_seed,  # noqa: SLF001
-        nkeys_seed_str=client._nkeys_seed_str,  # noqa: SLF001
-    )
+    await connect_alike(other, client, name=f"{client.options['name']} watchdog")
     return other

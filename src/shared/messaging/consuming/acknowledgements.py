@@ -10,9 +10,9 @@ import nats.errors
 from pydantic_core import to_json
 
 from shared.errors import MessageBusError
+from shared.messaging.connection.client import write
 from shared.messaging.connection.errors import API_TIMEOUT_SECONDS, bus_error, bus_errors
 from shared.messaging.consuming.in_flight import InFlightMessage, MessageState
-from shared.messaging.publishing.wire import write
 
 if TYPE_CHECKING:
     from shared.messaging.connection.connection import Connection

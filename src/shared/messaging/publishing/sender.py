@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from shared.errors import MessageBusError
+from shared.messaging.connection.client import write
 from shared.messaging.connection.errors import bus_error, bus_errors
 from shared.messaging.publishing import batches
 from shared.messaging.publishing.acknowledgements import Acks, Call, PubAck
@@ -19,7 +20,6 @@ from shared.messaging.publishing.wire import (
     check_subject,
     command,
     header_block,
-    write,
 )
 from shared.metrics import messages_published_total
 

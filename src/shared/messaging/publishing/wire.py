@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from nats.aio.client import Client
 
 MESSAGE_ID = "Nats-Msg-Id"
 
@@ -91,33 +90,6 @@ def command(subject: str, reply: str, block: bytes, body: bytes) -> tuple[bytes,
     if len(body) < _LARGE_BYTES:
         return (b"".join((head, block, body, b"\r\n")),)
     return (head + block, body, b"\r\n")
-
-
-async def write(client: Client, commands: Sequence[bytes], *, messages: int) -> None:
-    """Send the commands, or the pieces they are in, in their order and with nothing between them.
-
-    Returns when the client has them in its buffer, and that is not over-full.
-
-    Raises:
-        nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError: nothing is sent.
-    """
-    if client.is_closed:
-        raise nats.errors.ConnectionClosedError
-    if client.is_draining_pubs:
-        raise nats.errors.ConnectionDrainingError
-    if not commands:
-        return
-    size = sum(map(len, commands))
-    client.stats["out_msgs"] += messages
-    client.stats["out_bytes"] += size
-    # What the client's own `publish` ends with, once for all of them; it waits at the end only.
-    *others, last = commands
-    client._pending += others  # noqa: SLF001
-    client._pending_data_size += size - len(last)  # noqa: SLF001
-    await client._send_command(last)  # noqa: SLF001
-    queue = client._flush_queue  # noqa: SLF001
-    if queue is not None and queue.empty():
-        await client._flush_pending()  # noqa: SLF001
 
 
 def _line(value: str) -> str:

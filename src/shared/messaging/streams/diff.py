@@ -57,7 +57,7 @@ _MAY_BE_ANYTHING = frozenset({"storage", "retention", "first_seq", "compression"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class StreamDiff:
     """What is between a stream and what is wanted of it; each mapping is by field.
 
     Attributes:
@@ -73,10 +73,10 @@ class Difference:
     refused: Mapping[str, str]
 
 
-def compare(existing: StreamConfig, wanted: StreamConfig) -> Difference:
+def compare(existing: StreamConfig, wanted: StreamConfig) -> StreamDiff:
     """Compare field by field. Neither is changed."""
     merged = _merged(existing, wanted)
-    return Difference(
+    return StreamDiff(
         merged,
         changes={
             field.name: f"{_text(old)} -> {_text(new)}"

@@ -14,7 +14,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from shared.errors import MessageBusError
 from shared.events.streams import StreamDefinition, overlap
 from shared.messaging.connection.errors import bus_errors
-from shared.messaging.streams.diff import Difference, compare
+from shared.messaging.streams.diff import StreamDiff, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,24 +51,24 @@ async def ensure_stream(bus: Connection, wanted: StreamDefinition | StreamConfig
                 _logger.info("stream %s created", name, extra={"subjects": config.subjects})
                 return
             continue
-        difference = compare(existing, config)
-        _refuse_danger(existing, difference)
-        if not difference.changes:
-            if difference.left:
+        diff = compare(existing, config)
+        _refuse_danger(existing, diff)
+        if not diff.changes:
+            if diff.left:
                 _logger.warning(
                     "stream %s is not all that is wanted of it, and is left so: %s",
                     name,
-                    "; ".join(difference.left.values()),
-                    extra={"left": difference.left},
+                    "; ".join(diff.left.values()),
+                    extra={"left": diff.left},
                 )
             return
         with bus_errors("update stream", stream=name):
             try:
-                await bus.js.update_stream(difference.merged)
+                await bus.js.update_stream(diff.merged)
             except nats.js.errors.BadRequestError as error:
-                await _refuse_overlap(bus, difference.merged, error)
+                await _refuse_overlap(bus, diff.merged, error)
                 raise
-        _logger.info("stream %s changed", name, extra={"changes": difference.changes})
+        _logger.info("stream %s changed", name, extra={"changes": diff.changes})
         # Who looked before this change may write over it a moment later: look again then.
         await asyncio.sleep(_SETTLED_SECONDS)
     raise MessageBusError(f"stream {name} keeps changing", operation="ensure stream", stream=name)
@@ -183,13 +183,13 @@ def _taken(name: str, subject: str, holder: str, held: str) -> MessageBusError:
     )
 
 
-def _refuse_danger(existing: StreamConfig, difference: Difference) -> None:
-    if difference.refused:
+def _refuse_danger(existing: StreamConfig, diff: StreamDiff) -> None:
+    if diff.refused:
         raise MessageBusError(
             f"stream {existing.name} is left as it is, since the change would lose messages or "
-            f"cannot be made: {'; '.join(difference.refused.values())}",
+            f"cannot be made: {'; '.join(diff.refused.values())}",
             operation="ensure stream",
             stream=existing.name,
             retryable=False,
-            details={"refused": dict(difference.refused)},
+            details={"refused": dict(diff.refused)},
         )

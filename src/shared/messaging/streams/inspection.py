@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from nats.js.api import StreamConfig
 from pydantic_core import from_json, to_json
 
+from shared.messaging.connection.client import server_id
 from shared.messaging.streams.consumers import wanted_of_consumer
-from shared.messaging.streams.diff import Difference, compare
+from shared.messaging.streams.diff import StreamDiff, compare
 from shared.messaging.streams.ensure import stream_config
 from shared.messaging.streams.facts import ConsumerFacts, MonitoringFacts, ServerFacts, StreamFacts
 from shared.messaging.streams.store import StreamStore
@@ -50,7 +51,7 @@ class Inspection(StreamStore):
             async with httpx.AsyncClient(timeout=_MONITORING_SECONDS) as client:
                 found = (await client.get(f"{address.rstrip('/')}/varz")).json()
             config = found["jetstream"]["config"]
-            if found["server_id"] != self._bus.client._server_info.get("server_id"):  # noqa: SLF001
+            if found["server_id"] != server_id(self._bus.client):
                 return None
             every = 0.0 if config.get("sync_always") else config["sync_interval"] / _NANOSECONDS
             return MonitoringFacts(
@@ -66,9 +67,9 @@ class Inspection(StreamStore):
         url = self._bus.client.connected_url
         return None if url is None else url.hostname
 
-    def stream_difference(
+    def stream_diff(
         self, facts: StreamFacts, definition: StreamDefinition, settings: NatsSettings
-    ) -> Difference:
+    ) -> StreamDiff:
         """Return what a service with these settings would change of a stream, or could not."""
         version = self._bus.client.connected_server_version
         return compare(
@@ -76,7 +77,7 @@ class Inspection(StreamStore):
             stream_config(definition, settings, version),
         )
 
-    def consumer_difference(
+    def consumer_diff(
         self, facts: ConsumerFacts, subscription: Subscription
     ) -> dict[str, tuple[object, object]]:
         """Return what a subscriber would change of its consumer: by field, as is and as wanted."""
