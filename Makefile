@@ -62,7 +62,8 @@ fuzz: install ## Send the services thousands of good and bad requests (EXAMPLES=
 soak: install ## Break real services at random, and prove that nothing is lost (MINUTES=10 SEED=N)
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-long: install ## What takes longer: oldest and newest dependencies, ten seeds, more faults (MINUTES=30)
+long: install ## What takes longer: coverage, oldest and newest dependencies, ten seeds, faults (MINUTES=30)
+	@$(MAKE) coverage
 	@scripts/with-dependencies lowest-direct -n 4 --dist worksteal
 	@scripts/with-dependencies highest -n 4 --dist worksteal
 	@for seed in {1..10}; do echo "seed $$seed"; \
