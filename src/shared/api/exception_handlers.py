@@ -23,7 +23,6 @@ from shared.errors.details import json_safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["install_exception_handlers"]
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from shared.cli.target import discover_services, load_service
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-__all__ = ["app", "main"]
 
 _GROUPS = {
     "contracts": "shared.cli.contracts",

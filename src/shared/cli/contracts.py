@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from shared.messaging import ConsumerFacts
     from shared.service import Service
 
-__all__ = ["app"]
 
 LOCAL = "nats://127.0.0.1:4222"
 LOCK = Path("contracts.lock.json")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from shared.messaging import AuditRecord, DeadLetter, DeadLetterGroup, DeadLetterHead
 
-__all__ = ["audit_table", "groups_table", "letters_table", "pretty", "told", "told_whole"]
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.messaging import DeadLetter, DeadLetterHead, DeadLetterOutcome
 
-__all__ = ["app"]
 
 app = typer.Typer(
     help="Look at dead letters; replay or discard them; see who did.", no_args_is_help=True

@@ -17,7 +17,6 @@ from shared.cli.target import discover_services, load_service
 if TYPE_CHECKING:
     from shared.doctor import Finding
 
-__all__ = ["doctor"]
 
 _UNREACHED = frozenset({"nats-unreachable", "database-unreachable", "settings"})
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from shared.service import Service, ServiceSettings
 
-__all__ = ["app"]
 
 app = typer.Typer(help="Migrate a service's schema.", no_args_is_help=True)
 

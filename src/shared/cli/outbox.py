@@ -19,7 +19,6 @@ from shared.messaging import Bus
 if TYPE_CHECKING:
     from shared.service import ServiceSettings
 
-__all__ = ["app"]
 
 app = typer.Typer(
     help="Look at a service's outbox; fill a lost stream again.", no_args_is_help=True

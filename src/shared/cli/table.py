@@ -5,8 +5,6 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["new_table", "print_table"]
-
 _ONE_LINE = 10_000
 """A width, in characters, that no row reaches."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.service import Service
 
-__all__ = ["contracts_here", "declared_contracts", "discover_services", "load_service"]
-
 
 def load_service(target: str) -> Service[Any]:
     """Return the service that ``target`` names.

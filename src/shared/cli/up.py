@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from watchfiles import Change
 
-__all__ = ["bring_up"]
-
 
 async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
     """Run servers and services until SIGINT or SIGTERM, then stop them all.

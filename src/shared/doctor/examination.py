@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shared.config import NatsSettings, ServiceSettings
     from shared.service.service import Service
 
-__all__ = ["examine"]
 
 _NAME = "glam-doctor"
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CODES", "Finding", "Severity"]
-
 
 class Severity(StrEnum):
     """How bad it is. A note is worth knowing; a warning will hurt some day; an error hurts now."""

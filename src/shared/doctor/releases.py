@@ -10,7 +10,6 @@ from shared.doctor.finding import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["KNOWN_LOSSES", "KnownLoss", "judge_release"]
 
 Release = tuple[int, int, int]
 

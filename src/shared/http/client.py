@@ -39,7 +39,6 @@ from shared.tracing import span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
     from shared.config import HttpClientSettings, ServiceAuthSettings
     from shared.resilience import CircuitStatus, GuardedCall
@@ -161,12 +160,7 @@ class ServiceClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
 
-__all__ = ["Workers"]
 
 _logger = logging.getLogger(__name__)
 

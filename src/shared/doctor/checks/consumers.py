@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shared.messaging import ConsumerFacts, Inspection, ServerFacts, StreamFacts
     from shared.service.handlers import Handler
 
-__all__ = ["examine_consumers"]
 
 _LATE_SECONDS = 300.0
 _SHORT_ACK_WAIT_SECONDS = 2.0

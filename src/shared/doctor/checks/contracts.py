@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from shared.doctor.checked_service import CheckedService
 
-__all__ = ["examine_contracts"]
-
 
 def examine_contracts(under_check: Sequence[CheckedService]) -> list[Finding]:
     """Judge what the services declare, without looking at anything that runs."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from shared.doctor.checked_service import CheckedService
 
-__all__ = ["DatabaseFacts", "examine_connections", "examine_database", "look_at_database"]
 
 _WAITS_SECONDS, _WAITS_LONG_SECONDS = 60.0, 300.0
 _TRANSACTION_SECONDS = 300

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shared.doctor.checked_service import CheckedService
     from shared.messaging import Inspection, MonitoringFacts
 
-__all__ = ["examine_server", "judge_clock"]
 
 _MONITORING_PORT = 8222
 _DEFAULT_PAYLOAD = 1024 * 1024

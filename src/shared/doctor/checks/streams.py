@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from shared.doctor.checked_service import duration
 from shared.doctor.finding import Finding, Severity
 from shared.events.streams import overlap
-from shared.messaging.dead_letters.store import MAX_AGE_SECONDS, STREAM
+from shared.messaging.dead_letters.dead_letter import MAX_AGE_SECONDS
+from shared.messaging.dead_letters.store import STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from shared.messaging import Inspection, RetryPolicy, StreamFacts
     from shared.service.handlers import Handler
 
-__all__ = ["examine_dead_letters", "examine_streams"]
 
 _FILLING, _NEARLY_FULL = 0.8, 0.95
 

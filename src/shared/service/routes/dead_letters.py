@@ -23,23 +23,6 @@ from shared.messaging import (
     DeadLetters,
 )
 
-__all__ = [
-    "Audit",
-    "AuditEntry",
-    "BulkDiscard",
-    "BulkReplay",
-    "BulkResult",
-    "DeadLetterList",
-    "DeadLetterQuery",
-    "DeadLetterSummary",
-    "DiscardRequest",
-    "Failure",
-    "ReplayRequest",
-    "Replayed",
-    "WholeDeadLetter",
-    "create_dead_letters_router",
-]
-
 _LIMIT = 1000
 
 

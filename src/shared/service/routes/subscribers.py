@@ -9,8 +9,6 @@ from shared.api import ApiResponse, success_response
 from shared.errors import NotFoundError
 from shared.messaging import Circuit, State, Subscriber
 
-__all__ = ["SubscriberState", "create_subscribers_router"]
-
 
 class SubscriberState(BaseModel):
     """Where one subscriber stands."""

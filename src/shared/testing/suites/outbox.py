@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from shared.errors import MessageBusError
     from shared.messaging import OutgoingMessage, PubAck
 
-__all__ = ["OutboxSuite"]
 
 _MANY = 30
 _KEYS = 3
