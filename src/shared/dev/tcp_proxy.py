@@ -43,12 +43,9 @@ class Lane:
     def __init__(self, of_all: "Lane | None" = None) -> None:
         self._of_all = of_all
         self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._dropping = False
-        self._delay_seconds = 0.0
-        self._bytes_per_second = float("inf")
         self._filter: Callable[[], Filter] | None = None
         self._closed = asyncio.Event()
+        self.heal()
 
     def pause(self) -> None:
         """Hold what comes; the sender feels it once the buffers are full."""
