@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from shared.database import Database
-    from shared.delivery.relay.relay import Publishes
+    from shared.delivery.relay.sender import Publishes
     from shared.messaging import Bus
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from shared.doctor import CODES, Finding, Severity, examine
 from shared.doctor.checked_service import CheckedService, duration
 from shared.doctor.checks.server import judge_clock
 from shared.doctor.checks.streams import _copies
+from shared.doctor.finding import Findings
 from shared.doctor.releases import judge_release
 from shared.events import JSON, Contract, StreamDefinition
 from shared.messaging import (
@@ -208,7 +209,8 @@ async def test_replicas_that_are_away(nats_settings: NatsSettings) -> None:
         ReplicaFacts("n3", current=True, offline=False),
     )
     checked = CheckedService(hello_service(), on_nats(nats_settings), "hello.py")
-    found = _copies(replace(facts, leader=None, replicas=copies), [checked])
+    found = Findings("stream MERCHANT")
+    _copies(replace(facts, leader=None, replicas=copies), [checked], found)
     assert [f.code for f in found] == ["stream-leader", "stream-copies"]
     assert "n2 (offline)" in found[1].what
 
@@ -418,8 +420,11 @@ async def test_a_clock_that_is_wrong(
 
 
 def test_a_difference_of_clocks_that_may_be_the_way_there_is_none() -> None:
-    assert judge_clock("server", 3.0, 2.5) == []
-    assert [f.severity for f in judge_clock("server", -3.0, 0.5)] == [Severity.WARNING]
+    found = Findings("server")
+    judge_clock(found, 3.0, 2.5)
+    assert found == []
+    judge_clock(found, -3.0, 0.5)
+    assert [f.severity for f in found] == [Severity.WARNING]
 
 
 def test_releases_are_judged_by_what_is_documented() -> None:

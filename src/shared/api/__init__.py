@@ -49,7 +49,8 @@ from shared.api.responses import (
 from shared.api.routes.info import create_info_router
 from shared.api.routes.log_level import create_log_level_router
 from shared.api.routes.operations import create_operations_router, only_operators
-from shared.api.service_identity import Caller, install_service_identity, only_services
+from shared.api.service_identity import install_service_identity, only_services
+from shared.http import Caller
 from shared.legacy.table import handed_on
 
 if TYPE_CHECKING:

@@ -11,17 +11,6 @@ from starlette.requests import Request
 
 from shared.context import Context, attach, current, safe_id
 
-__all__ = [
-    "CorrelationIdDep",
-    "add_correlation_header",
-    "add_correlation_to_event",
-    "extract_correlation_from_event",
-    "get_correlation_context",
-    "get_correlation_id",
-    "outgoing_headers",
-    "set_correlation_context",
-]
-
 
 def get_correlation_id(request: Request) -> str:
     """Return the request's correlation id: the edge's, and without an edge the caller's if safe.

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from shared.config import ApiSettings
     from shared.context.deadline import Deadline
 
-__all__ = ["Edge", "install_edge"]
 
 _span_logger = logging.getLogger("shared.tracing")
 

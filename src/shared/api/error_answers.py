@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-__all__ = ["answer_error", "answer_unexpected", "error_answer", "prefers_problem"]
 
 PROBLEM_JSON = "application/problem+json"
 

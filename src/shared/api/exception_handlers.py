@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi import exception_handlers as fastapi_handlers
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import (
+    RequestValidationError,
+    ValidationException,
+    WebSocketRequestValidationError,
+)
 from fastapi.routing import iter_route_contexts
 from pydantic_core import PydanticSerializationError, from_json
 from starlette.exceptions import HTTPException
@@ -23,7 +27,6 @@ from shared.errors.details import json_safe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["install_exception_handlers"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,8 +56,8 @@ def install_exception_handlers(app: FastAPI) -> None:
     """
     for kind, handler in (
         (HTTPException, _http_exception),
-        (RequestValidationError, _invalid_request),
-        (WebSocketRequestValidationError, _invalid_websocket),
+        (RequestValidationError, _invalid),
+        (WebSocketRequestValidationError, _invalid),
         (GlamBaseError, _glam_error),
         (PydanticSerializationError, _unwritable),
         (Exception, _unexpected),
@@ -106,29 +109,9 @@ def _methods_at(connection: Request | WebSocket) -> list[str]:
     )
 
 
-async def _invalid_request(connection: Request | WebSocket, error: Exception) -> Response | None:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it is registered for
-    errors = error.errors()
-    answer = error_answer(
-        connection.scope,
-        status=ValidationError.status,
-        code=ValidationError.code,
-        message="Request validation failed",
-        details={"validation_errors": validation_errors(errors)},
-    )
-    return await _deliver(connection, answer, ValidationError.code)
-
-
-async def _invalid_websocket(connection: Request | WebSocket, error: Exception) -> None:
-    assert isinstance(error, WebSocketRequestValidationError)  # noqa: S101 - as above
-    answer = error_answer(
-        connection.scope,
-        status=ValidationError.status,
-        code=ValidationError.code,
-        message="Request validation failed",
-        details={"validation_errors": validation_errors(error.errors())},
-    )
-    await _deliver(connection, answer, ValidationError.code)
+async def _invalid(connection: Request | WebSocket, error: Exception) -> Response | None:
+    assert isinstance(error, ValidationException)  # noqa: S101 - what it is registered for
+    return await _deliver_invalid(connection, validation_errors(error.errors()))
 
 
 async def _glam_error(connection: Request | WebSocket, error: Exception) -> Response | None:
@@ -149,19 +132,25 @@ async def _unwritable(connection: Request | WebSocket, error: Exception) -> Resp
         from_json(body or b"null")
     except ValueError as reason:
         mistake = {"field": "body", "message": str(reason), "type": "json_invalid"}
-        answer = error_answer(
-            connection.scope,
-            status=ValidationError.status,
-            code=ValidationError.code,
-            message="Request validation failed",
-            details={"validation_errors": [mistake]},
-        )
-        return await _deliver(connection, answer, ValidationError.code)
+        return await _deliver_invalid(connection, [mistake])
     raise error
 
 
 async def _unexpected(request: Request | WebSocket, error: Exception) -> Response:
     return answer_unexpected(request.scope, error)
+
+
+async def _deliver_invalid(
+    connection: Request | WebSocket, errors: list[dict[str, str]]
+) -> Response | None:
+    answer = error_answer(
+        connection.scope,
+        status=ValidationError.status,
+        code=ValidationError.code,
+        message="Request validation failed",
+        details={"validation_errors": errors},
+    )
+    return await _deliver(connection, answer, ValidationError.code)
 
 
 async def _deliver(connection: Request | WebSocket, answer: Response, code: str) -> Response | None:

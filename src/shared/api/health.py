@@ -18,8 +18,6 @@ from pydantic_core import to_jsonable_python
 
 from shared.context import Context, bind, current
 
-__all__ = ["Health", "Probe", "ProbeResult", "Readiness", "create_health_router"]
-
 _logger = logging.getLogger(__name__)
 
 

@@ -18,16 +18,6 @@ from pydantic import (
     model_serializer,
 )
 
-__all__ = [
-    "ApiResponse",
-    "ErrorDetail",
-    "ErrorResponse",
-    "Links",
-    "Meta",
-    "Pagination",
-    "T",
-]
-
 T = TypeVar("T")
 
 

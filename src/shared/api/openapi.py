@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.dependencies.models import Dependant
 
-__all__ = ["error_responses", "raises"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

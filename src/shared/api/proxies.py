@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["TrustedProxies", "parse_address"]
-
 
 class TrustedProxies:
     """The proxies whose ``X-Forwarded-For`` is believed.

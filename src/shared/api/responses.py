@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 from shared.api.models import ApiResponse, ErrorDetail, Links, Meta, Pagination
 from shared.context import current, new_request_id
 
-__all__ = ["create_response", "error_response", "paginated_response", "success_response"]
-
 T = TypeVar("T")
 
 

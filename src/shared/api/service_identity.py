@@ -16,8 +16,6 @@ from shared.context import attach, current
 from shared.errors import ForbiddenError, UnauthorizedError
 from shared.http import Caller, verify_token
 
-__all__ = ["Caller", "install_service_identity", "only_services"]
-
 _logger = logging.getLogger(__name__)
 
 _bearer = HTTPBearer(

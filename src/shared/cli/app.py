@@ -12,12 +12,11 @@ import typer
 from typer.core import TyperGroup
 
 from shared.cli.doctor import doctor
-from shared.cli.target import discover_services, load_service
+from shared.cli.target import Target, Targets, load_service, services_meant
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-__all__ = ["app", "main"]
 
 _GROUPS = {
     "contracts": "shared.cli.contracts",
@@ -57,10 +56,6 @@ app = typer.Typer(
 config_app = typer.Typer(help="Look at a service's configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-Target = Annotated[
-    str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
-]
-
 
 @app.command()
 def run(target: Target) -> None:
@@ -70,12 +65,7 @@ def run(target: Target) -> None:
 
 @app.command()
 def up(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Services; by default all of services/*/service.py.", metavar="[SERVICE]..."
-        ),
-    ] = None,
+    targets: Targets = None,
     *,
     data: Annotated[
         Path, typer.Option(help="Where servers keep their data and services their logs.")
@@ -85,9 +75,7 @@ def up(
     """Start NATS, PostgreSQL, a mail sink and services for development; print every address."""
     from shared.cli.up import bring_up  # noqa: PLC0415
 
-    chosen = targets or discover_services(Path.cwd())
-    if not chosen:
-        raise typer.BadParameter("no services/*/service.py here: name one, like glam up hello.py")
+    chosen = services_meant(targets, "glam up hello.py")
     raise typer.Exit(asyncio.run(bring_up(chosen, data=data, reload=reload)))
 
 
@@ -119,15 +107,11 @@ def trace(
 @app.command()
 def errors() -> None:
     """List every error code with its status, class and meaning."""
-    from rich.text import Text  # noqa: PLC0415
-
-    from shared.cli.table import new_table, print_table  # noqa: PLC0415
+    from shared.cli.table import print_table  # noqa: PLC0415
     from shared.errors import catalogue  # noqa: PLC0415
 
-    listed = new_table("code", "status", "class", "meaning")
-    for entry in catalogue():
-        listed.add_row(*map(Text, (entry.code, str(entry.status), entry.name, entry.summary)))
-    print_table(listed)
+    rows = ((entry.code, entry.status, entry.name, entry.summary) for entry in catalogue())
+    print_table(("code", "status", "class", "meaning"), rows)
 
 
 @config_app.command("show")
@@ -137,17 +121,14 @@ def config_show(
     origin: Annotated[bool, typer.Option(help="Say where each value comes from.")] = False,
 ) -> None:
     """Show the settings of a service, secrets masked."""
-    from rich.text import Text  # noqa: PLC0415
-
-    from shared.cli.table import new_table, print_table  # noqa: PLC0415
+    from shared.cli.table import print_table  # noqa: PLC0415
     from shared.config import explain  # noqa: PLC0415
 
     service = load_service(target)
-    listed = new_table("setting", "value", *(["origin"] if origin else []))
-    for setting in explain(service.settings_type, service.name):
-        told = [setting.key, setting.value, *([setting.origin] if origin else [])]
-        listed.add_row(*map(Text, told))  # as they are: brackets are not markup
-    print_table(listed)
+    settings = explain(service.settings_type, service.name)
+    shown = 3 if origin else 2
+    rows = ((each.key, each.value, each.origin)[:shown] for each in settings)
+    print_table(("setting", "value", "origin")[:shown], rows)
 
 
 def main() -> None:

@@ -12,8 +12,15 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from shared.cli.table import new_table, print_table
-from shared.cli.target import declared_contracts, discover_services, load_service
+from shared.cli.table import print_table
+from shared.cli.target import (
+    LOCAL,
+    Targets,
+    declared_contracts,
+    discover_services,
+    load_service,
+    services_meant,
+)
 from shared.config import NatsSettings
 from shared.contracts import (
     ContractLock,
@@ -37,9 +44,7 @@ if TYPE_CHECKING:
     from shared.messaging import ConsumerFacts
     from shared.service import Service
 
-__all__ = ["app"]
 
-LOCAL = "nats://127.0.0.1:4222"
 LOCK = Path("contracts.lock.json")
 
 
@@ -65,12 +70,6 @@ app = typer.Typer(
     "services named; else of all here, and of what pyproject.toml lists as tool.glam.contracts.",
 )
 
-Targets = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Services; by default all of services/*/service.py.", metavar="[SERVICE]..."
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 LockFile = Annotated[Path, typer.Option("--lock", help="The lock file.", metavar="FILE")]
 
@@ -94,17 +93,20 @@ def list_contracts(targets: Targets = None, *, as_json: Json = False) -> None:
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    listed = new_table("subject", "stream", "payload", "version", "producers", "consumers")
-    for row in found.rows:
-        listed.add_row(
-            row.subject,
-            row.stream or "none",
-            row.payload,
-            str(row.version),
-            ", ".join(row.producers),
-            ", ".join(row.consumers),
-        )
-    print_table(listed)
+    print_table(
+        ("subject", "stream", "payload", "version", "producers", "consumers"),
+        (
+            (
+                row.subject,
+                row.stream or "none",
+                row.payload,
+                row.version,
+                ", ".join(row.producers),
+                ", ".join(row.consumers),
+            )
+            for row in found.rows
+        ),
+    )
     for subject in found.disputed:
         typer.echo(f"{subject} is declared in more than one form", err=True)
 
@@ -303,19 +305,21 @@ def _row(
 
 
 def _show(contracts: Sequence[Contract[Any]], judged: Sequence[_Judged]) -> None:
-    listed = new_table("subject", "written", "consumer", "service", "reads", "verdict", "because")
-    for contract, consumer, reader, impact in judged:
-        listed.add_row(
+    rows = [
+        (
             contract.subject,
             f"v{contract.version} {contract.schema_hash[:8]}",
             consumer.name,
-            reader.service if reader else "",
-            f"v{reader.version} {reader.schema_hash[:8]}" if reader else "",
-            impact.verdict.value,
+            reader and reader.service,
+            reader and f"v{reader.version} {reader.schema_hash[:8]}",
+            impact.verdict,
             "; ".join(impact.reasons),
         )
-    if judged:
-        print_table(listed)
+        for contract, consumer, reader, impact in judged
+    ]
+    if rows:
+        headings = ("subject", "written", "consumer", "service", "reads", "verdict", "because")
+        print_table(headings, rows)
     heard = {contract.subject for contract, *_ in judged}
     for contract in contracts:
         if contract.subject not in heard:
@@ -345,9 +349,7 @@ def _declared(targets: Sequence[str] | None) -> tuple[Contract[Any], ...]:
 def _table(targets: Sequence[str] | None) -> ContractTable:
     services, declared = _services(targets), _declared(targets)
     if not services and not declared:
-        raise typer.BadParameter(
-            "no services/*/service.py here: name one, like glam contracts list invoice.py"
-        )
+        services_meant(targets, "glam contracts list invoice.py")
     return describe(services, declared=declared)
 
 

@@ -8,77 +8,87 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import from_json, to_json
 
-from shared.cli.table import new_table
+from shared.cli.table import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.table import Table
-
     from shared.messaging import AuditRecord, DeadLetter, DeadLetterGroup, DeadLetterHead
 
-__all__ = ["audit_table", "groups_table", "letters_table", "pretty", "told", "told_whole"]
 
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 
 
-def letters_table(letters: Iterable[DeadLetterHead]) -> Table:
-    """Make a table of dead letters."""
-    listed = new_table(
-        "#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint"
+def print_letters(letters: Iterable[DeadLetterHead]) -> None:
+    """Print a table of dead letters."""
+    print_table(
+        ("#", "at", "subject", "handler", "attempts", "reason", "error", "fingerprint"),
+        (
+            (
+                letter.sequence,
+                letter.at.strftime(_MOMENT),
+                letter.subject,
+                letter.durable,
+                letter.attempts,
+                letter.reason,
+                _last(letter.error_type),
+                letter.fingerprint,
+            )
+            for letter in letters
+        ),
     )
-    for letter in letters:
-        listed.add_row(
-            str(letter.sequence),
-            letter.at.strftime(_MOMENT),
-            letter.subject,
-            letter.durable,
-            str(letter.attempts),
-            letter.reason,
-            _last(letter.error_type),
-            letter.fingerprint or "",
-        )
-    return listed
 
 
-def groups_table(groups: Iterable[DeadLetterGroup]) -> Table:
-    """Make a table of groups."""
-    listed = new_table(
-        "count", "handler", "error", "message", "fingerprint", "first", "last", "version", "example"
+def print_groups(groups: Iterable[DeadLetterGroup]) -> None:
+    """Print a table of groups."""
+    print_table(
+        [
+            "count",
+            "handler",
+            "error",
+            "message",
+            "fingerprint",
+            "first",
+            "last",
+            "version",
+            "example",
+        ],
+        (
+            (
+                group.count,
+                group.durable,
+                _last(group.error_type) or group.reason,
+                group.error_message,
+                group.fingerprint,
+                group.first_at.strftime(_MOMENT),
+                group.last_at.strftime(_MOMENT),
+                " ".join(group.versions),
+                group.example,
+            )
+            for group in groups
+        ),
     )
-    for group in groups:
-        listed.add_row(
-            str(group.count),
-            group.durable,
-            _last(group.error_type) or group.reason,
-            group.error_message or "",
-            group.fingerprint or "",
-            group.first_at.strftime(_MOMENT),
-            group.last_at.strftime(_MOMENT),
-            " ".join(group.versions),
-            str(group.example),
-        )
-    return listed
 
 
-def audit_table(records: Iterable[AuditRecord]) -> Table:
-    """Make a table of what was done."""
-    listed = new_table(
-        "record", "at", "letter", "what", "who", "why", "handler", "went to", "edited"
+def print_audit(records: Iterable[AuditRecord]) -> None:
+    """Print a table of what was done."""
+    print_table(
+        ("record", "at", "letter", "what", "who", "why", "handler", "went to", "edited"),
+        (
+            (
+                record.sequence,
+                record.at.strftime(_MOMENT),
+                record.letter.sequence,
+                record.action,
+                record.actor,
+                record.reason,
+                record.letter.durable,
+                record.result_stream and f"{record.result_stream} {record.result_sequence}",
+                " ".join(change.path for change in record.changes),
+            )
+            for record in records
+        ),
     )
-    for record in records:
-        listed.add_row(
-            str(record.sequence),
-            record.at.strftime(_MOMENT),
-            str(record.letter.sequence),
-            record.action.value,
-            record.actor,
-            record.reason,
-            record.letter.durable,
-            f"{record.result_stream} {record.result_sequence}" if record.result_stream else "",
-            " ".join(change.path for change in record.changes),
-        )
-    return listed
 
 
 def told(letter: DeadLetterHead) -> dict[str, object]:

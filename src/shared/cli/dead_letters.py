@@ -21,15 +21,14 @@ from pydantic_core import from_json, to_json
 from rich.console import Console
 
 from shared.cli.dead_letter_view import (
-    audit_table,
-    groups_table,
-    letters_table,
     pretty,
+    print_audit,
+    print_groups,
+    print_letters,
     told,
     told_whole,
 )
-from shared.cli.table import print_table
-from shared.cli.target import contracts_here
+from shared.cli.target import LOCAL, contracts_here
 from shared.config import NatsSettings
 from shared.errors import ConflictError
 from shared.messaging import Bus, DeadLetterEdit, DeadLetterFilter, DeadLetters
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.messaging import DeadLetter, DeadLetterHead, DeadLetterOutcome
 
-__all__ = ["app"]
 
 app = typer.Typer(
     help="Look at dead letters; replay or discard them; see who did.", no_args_is_help=True
@@ -48,7 +46,6 @@ app = typer.Typer(
 
 T = TypeVar("T")
 
-LOCAL = "nats://127.0.0.1:4222"
 _INTERRUPTED = 130
 _AGO = re.compile(r"(\d+)([smhd])")
 _TIMES = frozenset({"since", "until"})
@@ -134,7 +131,7 @@ def list_letters(
     if json:
         _print_json({"letters": [told(x) for x in page.letters], "next_after": page.next_after})
         return
-    print_table(letters_table(page.letters))
+    print_letters(page.letters)
     if page.next_after is not None:
         typer.echo(f"there are more: --after {page.next_after}")
 
@@ -152,7 +149,7 @@ def groups(
     if json:
         _print_json({"groups": found})
     else:
-        print_table(groups_table(found))
+        print_groups(found)
 
 
 @app.command()
@@ -289,7 +286,7 @@ def audit(
     if json:
         _print_json({"records": page.records, "next_after": page.next_after})
         return
-    print_table(audit_table(page.records))
+    print_audit(page.records)
     if page.next_after is not None:
         typer.echo(f"there are more: --after {page.next_after}")
 

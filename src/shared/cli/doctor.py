@@ -7,17 +7,15 @@ import json
 import sys
 from collections import Counter
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shared.cli.target import discover_services, load_service
+from shared.cli.target import Targets, load_service, services_meant
 
 if TYPE_CHECKING:
     from shared.doctor import Finding
 
-__all__ = ["doctor"]
 
 _UNREACHED = frozenset({"nats-unreachable", "database-unreachable", "settings"})
 
@@ -26,12 +24,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
 def doctor(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Services; by default all of services/*/service.py.", metavar="[SERVICE]..."
-        ),
-    ] = None,
+    targets: Targets = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Write a JSON array.")] = False,
     only: Annotated[
@@ -61,11 +54,7 @@ def doctor(
     for code in [*(only or ()), *(skip or ())]:
         if code not in CODES:
             raise typer.BadParameter(f"{code!r} is not a code; there are: {', '.join(CODES)}")
-    chosen = targets or discover_services(Path.cwd())
-    if not chosen:
-        raise typer.BadParameter(
-            "no services/*/service.py here: name one, like glam doctor hello.py"
-        )
+    chosen = services_meant(targets, "glam doctor hello.py")
     with redirect_stdout(sys.stderr):  # what services log or print is no part of the answer
         services = [load_service(target) for target in chosen]
         everything = asyncio.run(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from shared.cli.target import load_service
+from shared.cli.target import Target, load_service
 from shared.database import Base, Database, MigrationError, Migrations
 from shared.database.migrations.check import check_migrations
 from shared.database.migrations.model_operations import FirstRevision, models_of
@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 
     from shared.service import Service, ServiceSettings
 
-__all__ = ["app"]
 
 app = typer.Typer(help="Migrate a service's schema.", no_args_is_help=True)
 
-Target = Annotated[
-    str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
-]
 Temporary = Annotated[
     bool, typer.Option("--temporary", help="Against a new, empty database that is thrown away.")
 ]

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from shared.cli.table import new_table, print_table
-from shared.cli.target import load_service
+from shared.cli.table import print_table
+from shared.cli.target import Target, load_service
 from shared.database import Database
 from shared.delivery import OutboxStatus, Rebuilt, read_outbox_status, rebuild_streams
 from shared.messaging import Bus
@@ -19,15 +18,10 @@ from shared.messaging import Bus
 if TYPE_CHECKING:
     from shared.service import ServiceSettings
 
-__all__ = ["app"]
 
 app = typer.Typer(
     help="Look at a service's outbox; fill a lost stream again.", no_args_is_help=True
 )
-
-Target = Annotated[
-    str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
-]
 
 
 @app.command()
@@ -49,27 +43,18 @@ def status(target: Target) -> None:
     )
     if found.kept_since is not None:
         console.print(f"kept since {found.kept_since:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    listed = new_table("partition", "relay", "for")
-    for lease in found.leases:
-        remaining = lease.expires_in_seconds
-        listed.add_row(
-            str(lease.partition),
-            lease.owner or "nobody",
-            "" if remaining is None else f"{remaining:.0f} s" if remaining > 0 else "expired",
+    print_table(
+        ("partition", "relay", "for"),
+        (
+            (lease.partition, lease.owner or "nobody", _remaining(lease.expires_in_seconds))
+            for lease in found.leases
+        ),
+    )
+    if found.failing:
+        print_table(
+            ("event", "subject", "key", "attempts", "last error"),
+            ((x.event_id, x.subject, x.key, x.attempts, x.last_error) for x in found.failing),
         )
-    print_table(listed)
-    if not found.failing:
-        return
-    listed = new_table("event", "subject", "key", "attempts", "last error")
-    for message in found.failing:
-        listed.add_row(
-            message.event_id,
-            message.subject,
-            Text(message.key or ""),
-            str(message.attempts),
-            Text(message.last_error or ""),
-        )
-    print_table(listed)
 
 
 @app.command()
@@ -115,6 +100,12 @@ def rebuild(
     done = asyncio.run(work())
     would = "would be published" if dry_run else "published"
     typer.echo(f"{schema}: {done.kept} kept, {done.present} still there, {done.published} {would}")
+
+
+def _remaining(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if seconds > 0 else "expired"
 
 
 def _place(target: str) -> tuple[ServiceSettings, str]:

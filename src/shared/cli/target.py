@@ -7,17 +7,29 @@ import importlib.util
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from shared.events import Contract
     from shared.service import Service
 
-__all__ = ["contracts_here", "declared_contracts", "discover_services", "load_service"]
+
+LOCAL = "nats://127.0.0.1:4222"
+
+Target = Annotated[
+    str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Services; by default all of services/*/service.py.", metavar="[SERVICE]..."
+    ),
+]
 
 
 def load_service(target: str) -> Service[Any]:
@@ -52,6 +64,17 @@ def load_service(target: str) -> Service[Any]:
 def discover_services(root: Path) -> list[str]:
     """Return the modules of the services kept as ``services/<name>/service.py`` below ``root``."""
     return sorted(f"services.{path.parent.name}" for path in root.glob("services/*/service.py"))
+
+
+def services_meant(targets: Sequence[str] | None, example: str) -> list[str]:
+    """Return the services that are named, else those kept here.
+
+    Raises:
+        typer.BadParameter: there are none; it tells to name one, as in ``example``.
+    """
+    if chosen := list(targets or discover_services(Path.cwd())):
+        return chosen
+    raise typer.BadParameter(f"no services/*/service.py here: name one, like {example}")
 
 
 def declared_contracts(root: Path) -> tuple[Contract[Any], ...]:

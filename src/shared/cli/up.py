@@ -10,7 +10,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     from watchfiles import Change
 
-__all__ = ["bring_up"]
+
+class _Servers(NamedTuple):
+    nats: NatsServer
+    postgres: PostgresServer
+    mail: SmtpSink
 
 
 async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
@@ -52,20 +56,17 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
     try:
         async with AsyncExitStack() as stack:
             console.print("starting servers ...", style="dim")
-            nats = await stack.enter_async_context(
-                NatsServer(data_dir=data / "nats", port=_port(4222))
-            )
-            postgres = await stack.enter_async_context(
-                PostgresServer(data_dir=_postgres_dir(data), port=_port(5432))
-            )
-            mail = await stack.enter_async_context(
-                SmtpSink(data_dir=data / "mail", port=_port(1025))
+            begin = stack.enter_async_context
+            servers = _Servers(
+                await begin(NatsServer(data_dir=data / "nats", port=_port(4222))),
+                await begin(PostgresServer(data_dir=_postgres_dir(data), port=_port(5432))),
+                await begin(SmtpSink(data_dir=data / "mail", port=_port(1025))),
             )
             console.print("starting services ...", style="dim")
-            processes = _processes(targets, nats=nats, postgres=postgres, mail=mail, logs=logs)
+            processes = _processes(targets, servers, logs)
             for process in processes:
                 await stack.enter_async_context(process)
-            console.print(_addresses(processes, nats=nats, postgres=postgres, mail=mail, data=data))
+            console.print(_addresses(processes, servers, data))
             console.print("Ctrl-C stops everything; data stays.", style="dim")
             if reload:
                 await _reload_until(stopping, processes, data=data, console=console)
@@ -90,14 +91,7 @@ def _ensure_config(data: Path, console: Console) -> None:
         console.print("no config/shared.yml here: every setting has its default", style="dim")
 
 
-def _processes(
-    targets: list[str],
-    *,
-    nats: NatsServer,
-    postgres: PostgresServer,
-    mail: SmtpSink,
-    logs: Path,
-) -> list[ServiceProcess]:
+def _processes(targets: list[str], servers: _Servers, logs: Path) -> list[ServiceProcess]:
     processes = []
     taken: set[int] = set()
     for target in targets:
@@ -107,16 +101,16 @@ def _processes(
         taken.add(port)
         environment = service_environment(
             service.name,
-            database=postgres.settings,
-            nats_url=nats.url,
+            database=servers.postgres.settings,
+            nats_url=servers.nats.url,
             port=port,
             log_file=logs / f"{service.name}.jsonl",
         )
         if "smtp" in service.settings_type.model_fields:
             prefix = next(iter(environment)).partition("_API__")[0]
             environment |= {
-                f"{prefix}_SMTP__HOST": mail.host,
-                f"{prefix}_SMTP__PORT": str(mail.port),
+                f"{prefix}_SMTP__HOST": servers.mail.host,
+                f"{prefix}_SMTP__PORT": str(servers.mail.port),
             }
         processes.append(
             ServiceProcess(
@@ -129,14 +123,8 @@ def _processes(
     return processes
 
 
-def _addresses(
-    processes: list[ServiceProcess],
-    *,
-    nats: NatsServer,
-    postgres: PostgresServer,
-    mail: SmtpSink,
-    data: Path,
-) -> Table:
+def _addresses(processes: list[ServiceProcess], servers: _Servers, data: Path) -> Table:
+    nats, postgres, mail = servers
     table = Table("what", "where")
     for process in processes:
         root = (process.ready_url or "").removesuffix("/health/ready")

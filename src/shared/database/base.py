@@ -9,15 +9,6 @@ from sqlalchemy.dialects.postgresql import UUID as PGUUID
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, declared_attr, mapped_column
 
-__all__ = [
-    "Base",
-    "MerchantMixin",
-    "SoftDeleteMixin",
-    "TimestampedMixin",
-    "VersionedMixin",
-    "create_updated_at_trigger",
-]
-
 
 class VersionedMixin:
     """Optimistic locking: two who read the same version cannot both write.

@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = [
-    "Answer",
-    "IdempotencyKeyInUseError",
-    "IdempotencyKeyReusedError",
-    "IdempotencyKeys",
-    "KeyedRequest",
-    "create_idempotency_table",
-    "drop_idempotency_table",
-]
-
 
 class IdempotencyKeyInUseError(ConflictError):
     """The first request under the key is not answered yet; after a moment it may be."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from shared.config import DeliverySettings
 
-__all__ = ["Inbox", "check_inbox_retention"]
 
 _ACCEPT = "INSERT INTO inbox (subscriber, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 

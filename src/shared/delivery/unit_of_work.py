@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from shared.database import Database, Isolation
     from shared.events import Contract
 
-__all__ = ["CommitInDoubtError", "UnitOfWork", "UnitOfWorkFactory", "run_unit_of_work"]
 
 _logger = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from shared.config import DatabaseSettings
 
-__all__ = ["service_environment"]
-
 
 def service_environment(
     service: str,

@@ -6,7 +6,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 from shared.dev.process import ProcessError
@@ -44,12 +43,9 @@ class Lane:
     def __init__(self, of_all: "Lane | None" = None) -> None:
         self._of_all = of_all
         self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._dropping = False
-        self._delay_seconds = 0.0
-        self._bytes_per_second = float("inf")
         self._filter: Callable[[], Filter] | None = None
         self._closed = asyncio.Event()
+        self.heal()
 
     def pause(self) -> None:
         """Hold what comes; the sender feels it once the buffers are full."""
@@ -281,12 +277,7 @@ class TcpProxy:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

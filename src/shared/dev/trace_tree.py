@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["SpanRecord", "read_spans", "render_trace"]
-
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:

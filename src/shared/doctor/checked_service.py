@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from shared.service.handlers import Handler
     from shared.service.service import Service
 
-__all__ = ["CheckedService", "duration"]
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 

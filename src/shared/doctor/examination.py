@@ -18,7 +18,7 @@ from shared.doctor.checks.database import (
 )
 from shared.doctor.checks.server import examine_server, judge_clock
 from shared.doctor.checks.streams import examine_dead_letters, examine_streams
-from shared.doctor.finding import Finding, Severity
+from shared.doctor.finding import Finding, Findings, Severity
 from shared.errors import DatabaseError, GlamBaseError, MessageBusError
 from shared.messaging import Bus, Inspection
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shared.config import NatsSettings, ServiceSettings
     from shared.service.service import Service
 
-__all__ = ["examine"]
 
 _NAME = "glam-doctor"
 
@@ -67,9 +66,8 @@ async def examine(
     found += examine_connections(databases)
     for nats, here in _by_server(living):
         found += await _nats(nats, here, monitoring)
-    ill = examine_contracts(under_check)
-    return found + (
-        ill or [Finding("contracts", Severity.OK, "contracts", "one form and a stream for each")]
+    return found + examine_contracts(under_check).or_well(
+        "contracts", "one form and a stream for each"
     )
 
 
@@ -79,21 +77,15 @@ def _admit(
     targets: Mapping[str, str],
     replicas: int | None,
 ) -> tuple[list[Finding], list[CheckedService]]:
-    found, under_check = [], []
+    found = Findings("settings")
+    under_check = []
     for service in services:
         target = targets.get(service.name, service.name)
         try:
             own = settings.get(service.name) or service.load_settings()
         except ConfigError as error:
-            found.append(
-                Finding(
-                    "settings",
-                    Severity.ERROR,
-                    service.name,
-                    str(error),
-                    f"glam config show {target} --origin",
-                )
-            )
+            fix = f"glam config show {target} --origin"
+            found.error("settings", str(error), fix, about=service.name)
         else:
             under_check.append(CheckedService(service, own, target, replicas or 1))
     return found, under_check
@@ -139,25 +131,17 @@ async def _jetstream(
 ) -> list[Finding]:
     try:
         server = await inspection.server()
-        found = await examine_server(inspection, under_check, monitoring=monitoring)
+        of_server = await examine_server(inspection, under_check, monitoring=monitoring)
     except MessageBusError as error:
-        return [
-            Finding(
-                "jetstream-off",
-                Severity.ERROR,
-                "server",
-                str(error),
-                "nats-server's configuration: jetstream { store_dir: /data }",
-            )
-        ]
-    about = f"server {'.'.join(map(str, server.version))}"
+        fix = "nats-server's configuration: jetstream { store_dir: /data }"
+        return [Finding("jetstream-off", Severity.ERROR, "server", str(error), fix)]
+    found: list[Finding] = of_server
     try:
         streams, there = await examine_streams(inspection, under_check)
         if there:
             clock = min(there, key=lambda facts: facts.clock_accuracy_seconds)
-            found += judge_clock(about, clock.clock_ahead_seconds, clock.clock_accuracy_seconds)
-        found = found or [Finding("server", Severity.OK, about, "it has what is needed")]
-        found += streams
+            judge_clock(of_server, clock.clock_ahead_seconds, clock.clock_accuracy_seconds)
+        found = [*of_server.or_well("server", "it has what is needed"), *streams]
         found += await examine_consumers(inspection, under_check, there, server)
         found += await examine_dead_letters(inspection, under_check)
     except MessageBusError as error:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CODES", "Finding", "Severity"]
-
 
 class Severity(StrEnum):
     """How bad it is. A note is worth knowing; a warning will hurt some day; an error hurts now."""
@@ -54,6 +52,40 @@ class Finding:
             "why": self.why,
             "fix": self.fix,
         }
+
+
+class Findings(list[Finding]):
+    """What was found of one thing; each of its methods adds one finding.
+
+    Args:
+        about: what was looked at. A method may say something else.
+    """
+
+    def __init__(self, about: str) -> None:
+        super().__init__()
+        self._about = about
+
+    def error(self, code: str, what: str, fix: str, *, about: str | None = None) -> None:
+        """Add what hurts now."""
+        self.add(code, Severity.ERROR, what, fix, about=about)
+
+    def warning(self, code: str, what: str, fix: str, *, about: str | None = None) -> None:
+        """Add what will hurt some day."""
+        self.add(code, Severity.WARNING, what, fix, about=about)
+
+    def note(self, code: str, what: str, fix: str, *, about: str | None = None) -> None:
+        """Add what is worth knowing."""
+        self.add(code, Severity.NOTE, what, fix, about=about)
+
+    def add(
+        self, code: str, severity: Severity, what: str, fix: str, *, about: str | None = None
+    ) -> None:
+        """Add a finding of a severity that depends."""
+        self.append(Finding(code, severity, about or self._about, what, fix))
+
+    def or_well(self, code: str, what: str) -> list[Finding]:
+        """Return the findings; if there are none, one that says what is well."""
+        return self or [Finding(code, Severity.OK, self._about, what)]
 
 
 # Why each kind of finding matters. docs/doctor.md has the same table, and a test compares them.

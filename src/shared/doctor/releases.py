@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.doctor.finding import Finding, Severity
+from shared.doctor.finding import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["KNOWN_LOSSES", "KnownLoss", "judge_release"]
 
 Release = tuple[int, int, int]
 
@@ -63,42 +62,26 @@ KNOWN_LOSSES: tuple[KnownLoss, ...] = (
 )
 
 
-def judge_release(version: Release) -> list[Finding]:
+def judge_release(version: Release) -> Findings:
     """Judge a server by its version alone."""
     text = ".".join(map(str, version))
-    about = f"server {text}"
+    upgrade = "upgrade nats-server to 2.12.5 or newer"
+    found = Findings(f"server {text}")
     if version[:2] < _NEEDED:
-        return [
-            Finding(
-                "server-version",
-                Severity.ERROR,
-                about,
-                f"nats-server {text} is older than 2.10, which nothing here was tried with",
-                "upgrade nats-server to 2.12.5 or newer",
-            )
-        ]
-    found = [
-        Finding(
-            "server-version",
-            Severity.WARNING,
-            about,
-            f"older than {'.'.join(map(str, since))}: {what}",
-            "upgrade nats-server to 2.12.5 or newer",
-        )
-        for since, what in _SINCE.items()
-        if version[:2] < since
-    ]
+        what = f"nats-server {text} is older than 2.10, which nothing here was tried with"
+        found.error("server-version", what, upgrade)
+        return found
+    for since, what in _SINCE.items():
+        if version[:2] < since:
+            older = f"older than {'.'.join(map(str, since))}: {what}"
+            found.warning("server-version", older, upgrade)
     for loss in KNOWN_LOSSES:
         if loss.first <= version <= loss.last:
             fixed = f"{'.'.join(map(str, loss.fixed))}" if loss.fixed else "the newest release"
-            found.append(
-                Finding(
-                    "known-loss",
-                    Severity.WARNING,
-                    about,
-                    f"{loss.what}: {loss.source}",
-                    f"upgrade nats-server to {fixed}"
-                    + ("" if loss.fixed else " (the source names none that mends it)"),
-                )
+            found.warning(
+                "known-loss",
+                f"{loss.what}: {loss.source}",
+                f"upgrade nats-server to {fixed}"
+                + ("" if loss.fixed else " (the source names none that mends it)"),
             )
     return found

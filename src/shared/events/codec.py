@@ -31,8 +31,6 @@ from shared.events.envelope import Envelope, EnvelopeError, P, Spoken, may_not_b
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ENVELOPE", "JSON", "Codec", "Decoded", "Readable", "Received"]
-
 
 class Received(Protocol):
     """What a codec needs of a message; `shared.messaging.Delivery` has it."""

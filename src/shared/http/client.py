@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import count
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -39,7 +39,6 @@ from shared.tracing import span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
     from shared.config import HttpClientSettings, ServiceAuthSettings
     from shared.resilience import CircuitStatus, GuardedCall
@@ -49,6 +48,27 @@ T = TypeVar("T", default=Any)
 Primitive = str | int | float | bool
 Params = Mapping[str, Primitive | Sequence[Primitive] | None]
 """The query of a call: a sequence is repeated, ``None`` is left out."""
+
+
+class Reading(TypedDict, Generic[T], total=False):
+    """What a call without a body takes, as `ServiceClient.request` says."""
+
+    answer: type[T] | None
+    params: Params | None
+    headers: Mapping[str, str] | None
+
+
+class Writing(Reading[T], total=False):
+    """What a call with a body takes."""
+
+    body: object
+
+
+class Acting(Writing[T], total=False):
+    """What a call takes that is not idempotent by its method."""
+
+    idempotency_key: str | None
+
 
 # Uvicorn closes a connection that was idle for 5 seconds: ours have to be the first to go, or a
 # POST goes out on a connection that is being closed.
@@ -161,12 +181,7 @@ class ServiceClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -182,83 +197,25 @@ class ServiceClient:
 
     # -- calls -------------------------------------------------------------------------------
 
-    async def get(
-        self,
-        path: str,
-        *,
-        answer: type[T] | None = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def get(self, path: str, **options: Unpack[Reading[T]]) -> T:
         """Read; arguments and errors as `request`."""
-        return await self.request("GET", path, answer=answer, params=params, headers=headers)
+        return await self.request("GET", path, **options)
 
-    async def post(
-        self,
-        path: str,
-        *,
-        body: object = None,
-        answer: type[T] | None = None,
-        idempotency_key: str | None = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def post(self, path: str, **options: Unpack[Acting[T]]) -> T:
         """Create or act; arguments and errors as `request`."""
-        return await self.request(
-            "POST",
-            path,
-            body=body,
-            answer=answer,
-            idempotency_key=idempotency_key,
-            params=params,
-            headers=headers,
-        )
+        return await self.request("POST", path, **options)
 
-    async def put(
-        self,
-        path: str,
-        *,
-        body: object = None,
-        answer: type[T] | None = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def put(self, path: str, **options: Unpack[Writing[T]]) -> T:
         """Put a whole thing in its place; arguments and errors as `request`."""
-        return await self.request(
-            "PUT", path, body=body, answer=answer, params=params, headers=headers
-        )
+        return await self.request("PUT", path, **options)
 
-    async def patch(
-        self,
-        path: str,
-        *,
-        body: object = None,
-        answer: type[T] | None = None,
-        idempotency_key: str | None = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def patch(self, path: str, **options: Unpack[Acting[T]]) -> T:
         """Change a part; arguments and errors as `request`."""
-        return await self.request(
-            "PATCH",
-            path,
-            body=body,
-            answer=answer,
-            idempotency_key=idempotency_key,
-            params=params,
-            headers=headers,
-        )
+        return await self.request("PATCH", path, **options)
 
-    async def delete(
-        self,
-        path: str,
-        *,
-        answer: type[T] | None = None,
-        params: Params | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    async def delete(self, path: str, **options: Unpack[Reading[T]]) -> T:
         """Remove; arguments and errors as `request`."""
-        return await self.request("DELETE", path, answer=answer, params=params, headers=headers)
+        return await self.request("DELETE", path, **options)
 
     async def request(
         self,

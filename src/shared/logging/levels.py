@@ -7,8 +7,6 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["LoggerLevel", "has_logger", "log_levels", "set_log_level"]
-
 ROOT = "root"
 
 _logger = logging.getLogger(__name__)

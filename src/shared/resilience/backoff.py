@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["backoff_seconds"]
-
 # Beyond so many doublings every back-off is at its cap; the bound keeps the power finite.
 _MOST_STEPS = 64
 

@@ -22,7 +22,6 @@ from shared.errors import CircuitOpenError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Circuit", "CircuitBreaker", "CircuitStatus", "GuardedCall"]
 
 _logger = logging.getLogger(__name__)
 

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from shared.service.declaration import Declared
     from shared.service.handlers import Handler
 
-__all__ = ["Application"]
 
 S = TypeVar("S", bound=ServiceSettings, default=ServiceSettings)
 T = TypeVar("T")

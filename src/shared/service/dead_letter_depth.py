@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from shared.messaging import DeadLetters
 
-__all__ = ["watch_dead_letters"]
 
 _logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.messaging import BatchPolicy, Middleware, PublishMiddleware, RetryPolicy
 
-__all__ = ["Declared"]
 
 S = TypeVar("S", bound=ServiceSettings, default=ServiceSettings)
 F = TypeVar("F", bound=HandlerFunction)

@@ -16,14 +16,6 @@ from shared.delivery import UnitOfWork, UnitOfWorkFactory
 from shared.errors import DatabaseError
 from shared.service.application import Application
 
-__all__ = [
-    "Provided",
-    "ReadOnlyUnitOfWorkDep",
-    "UnitOfWorkDep",
-    "UnitOfWorkFactoryDep",
-    "application_of",
-]
-
 T = TypeVar("T")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["DeclarationError"]
-
 
 class DeclarationError(TypeError):
     """A service, handler or provider is declared in a way that cannot work.

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from shared.messaging import Middleware
 
-__all__ = ["Handler", "list_of"]
 
 HandlerFunction = Callable[..., Any]
 OrderBy = str | Callable[[Any], object]

@@ -62,8 +62,6 @@ from shared.errors import DomainError
 from shared.service.dependencies import UnitOfWorkDep
 from shared.service.errors import DeclarationError
 
-__all__ = ["IdempotencyKeyError", "IdempotencyKeyRequired", "IdempotentRoute"]
-
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 

@@ -18,7 +18,6 @@ from shared.service.errors import DeclarationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-__all__ = ["Provider", "Provisions"]
 
 T = TypeVar("T")
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from shared.messaging import CallNext, Middleware
     from shared.service.providers import Provisions
 
-__all__ = ["HandlerRunner"]
 
 _logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from shared.service.application import Application
 
-__all__ = ["serve"]
 
 _logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from shared.service.server import serve
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Service"]
 
 S = TypeVar("S", bound=ServiceSettings, default=ServiceSettings)
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from types import TracebackType
 
-__all__ = ["Workers"]
 
 _logger = logging.getLogger(__name__)
 
@@ -46,12 +44,7 @@ class Workers:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Cancel every worker that still runs and wait for it."""
         for task in self._tasks.values():
             task.cancel()

@@ -19,11 +19,9 @@ from shared.dev import ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from types import TracebackType
 
     from shared.testing.faults import Fault
 
-__all__ = ["Crash", "CrashPoint", "CrashPoints", "FlowError"]
 
 _START_SECONDS = 60.0
 _LINE_LIMIT = 16 * 1024 * 1024
@@ -148,12 +146,7 @@ class CrashPoints:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def found(self) -> list[CrashPoint]:

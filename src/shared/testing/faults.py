@@ -25,24 +25,6 @@ if TYPE_CHECKING:
     from shared.testing.nats_frames import NatsFrame, Rule
     from shared.testing.nats_proxy import NatsProxy
 
-__all__ = [
-    "Fault",
-    "cut",
-    "database_down",
-    "delayed_deliveries",
-    "doubled_deliveries",
-    "doubled_publishes",
-    "frozen",
-    "full_disk",
-    "full_stream",
-    "killed",
-    "lost_acks",
-    "lost_publish_acks",
-    "reordered_deliveries",
-    "restarted",
-    "silent",
-    "slow",
-]
 
 # A frame that waits for the next one to pass it does not wait longer.
 _HELD_SECONDS = 0.5

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from shared.dev.tcp_proxy import Send
 
-__all__ = ["NatsFilter", "NatsFrame", "Rule"]
 
 _END = b"\r\n"
 # How many words follow the verb without a reply subject, which is one more before the sizes.

@@ -10,8 +10,6 @@ from shared.testing.nats_frames import NatsFilter, NatsFrame, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NatsProxy"]
-
 
 class NatsProxy(TcpProxy):
     """A `TcpProxy` whose faults may also be of single messages: lost, doubled, late, out of order.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from shared.tracing.span import FinishedSpan
 
-__all__ = ["SCHEMA_URL", "attributes_of", "error_type", "name_of", "resource_of", "says_enough"]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 

@@ -17,7 +17,6 @@ from shared.tracing.span import FinishedSpan, exporter
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ListedSpan", "write_list"]
 
 _logger = logging.getLogger("shared.tracing")
 

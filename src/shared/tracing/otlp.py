@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from shared.context import TraceContext
     from shared.tracing.span import FinishedSpan
 
-__all__ = ["OtlpExporter"]
 
 _logger = logging.getLogger(__name__)
 

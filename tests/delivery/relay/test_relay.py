@@ -20,7 +20,7 @@ from shared.delivery.outbox import status
 from shared.delivery.relay import leases
 from shared.delivery.relay import relay as relays
 from shared.delivery.relay.leases import LeasedOutbox
-from shared.delivery.relay.relay import Publishes
+from shared.delivery.relay.sender import Publishes
 from shared.dev import NatsServer, PostgresServer, TcpProxy
 from shared.errors import MessageBusError
 from shared.events import Envelope

@@ -10,7 +10,7 @@ import pytest
 from shared.errors import MessageBusError, NotFoundError
 from shared.messaging import Bus, DeadLetters, Delivery
 from shared.messaging.consuming.delivery import REPLAY_FOR
-from shared.messaging.dead_letters.store import fingerprint
+from shared.messaging.dead_letters.dead_letter import fingerprint
 from shared.testing import eventually
 from tests.messaging.conftest import SUBJECT, Subscribers, message
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from shared.config import RateLimitSettings
 
-__all__ = ["Counters", "Hit"]
 
 _FIRST_SWEEP = 1024
 

@@ -40,7 +40,6 @@ from shared.metrics.http import route_template
 if TYPE_CHECKING:
     from shared.api.rate_limits.counters import Counters, Hit
 
-__all__ = ["RateLimit", "RateLimits", "install_rate_limits", "limit_tenant"]
 
 _logger = logging.getLogger(__name__)
 

@@ -14,8 +14,6 @@ from shared.api.models import ApiResponse
 from shared.api.responses import success_response
 from shared.config import Setting
 
-__all__ = ["Build", "Info", "create_info_router"]
-
 _LIBRARIES = ("glam-shared", "fastapi", "nats-py", "sqlalchemy")
 
 

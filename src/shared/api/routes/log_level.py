@@ -13,8 +13,6 @@ from shared.errors import NotFoundError
 from shared.logging import LoggerLevel, log_levels, set_log_level
 from shared.logging.levels import has_logger
 
-__all__ = ["LevelChange", "create_log_level_router"]
-
 _DAY = 86_400
 
 

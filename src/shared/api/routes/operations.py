@@ -16,8 +16,6 @@ from shared.config import ServiceSettings, Setting
 from shared.errors import ForbiddenError, UnauthorizedError
 from shared.http import verify_token
 
-__all__ = ["create_operations_router", "only_operators"]
-
 _logger = logging.getLogger(__name__)
 
 _bearer = HTTPBearer(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     PasswordProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 
-__all__ = ["Connector", "password_from"]
 
 _WRONG_PASSWORD = frozenset({"28P01", "28000"})  # PostgreSQL manual, appendix A
 _ROTATION_SECONDS = 0.5

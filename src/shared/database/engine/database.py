@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from shared.config import DatabaseSettings
     from shared.database.engine.connector import PasswordProvider
 
-__all__ = ["Database", "Isolation"]
-
 
 class Database:
     """The database of one service, seen through its schema.

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-__all__ = ["BatchingConnection", "execute_first", "send_with_begin"]
 
 # Within quotes these are themselves, whatever the settings of the session.
 _PLAIN = re.compile(r"[\w.:/@\"-]+", re.ASCII)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from shared.database.engine.database import Database
 
-__all__ = ["trace_statements"]
 
 _MAX_TEXT = 4096
 

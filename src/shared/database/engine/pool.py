@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["measured_pool", "watch_pool"]
 
 _TRUSTED_SECONDS = 1.0
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["Replica", "ReplicaStatus", "Replicas"]
 
 _logger = logging.getLogger(__name__)
 

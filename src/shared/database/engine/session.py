@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from shared.database.engine.replicas import Replicas
 
-__all__ = ["RoutedSession", "bind_session", "current_session", "detached"]
-
 
 class RoutedSession(Session):
     """A session that decides at its first statement where its transaction goes.

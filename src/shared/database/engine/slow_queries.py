@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]]
 
-__all__ = ["SlowQueries", "hide_values"]
 
 _logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExecutionContext
 
-__all__ = ["INTERNAL", "is_internal", "quoted_name", "quoted_text", "summary_of"]
 
 INTERNAL = {"glam_internal": True}
 """Execution options of a statement that the library adds to a transaction, such as its tenant's.

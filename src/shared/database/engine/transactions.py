@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from shared.database.engine.slow_queries import SlowQueries
 
-__all__ = ["CommitMark", "FailedTransactionError", "TransactionWatcher", "tell_tenant"]
 
 _logger = logging.getLogger(__name__)
 

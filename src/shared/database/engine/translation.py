@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import FromClause
 
-__all__ = ["translate_errors", "translated"]
 
 # SQLSTATE, PostgreSQL manual appendix A.
 _UNIQUE_VIOLATION = "23505"

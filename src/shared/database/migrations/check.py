@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from shared.database.migrations.migrations import Migrations
 
-__all__ = ["check_migrations"]
-
 
 async def check_migrations(
     migrations: Migrations,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, MetaData
 
-__all__ = ["differences", "only_tables"]
-
 
 def differences(
     connection: Connection, schema: str, metadata: MetaData, tables: Collection[str]

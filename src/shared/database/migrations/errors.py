@@ -6,8 +6,6 @@ from alembic.util import CommandError
 
 from shared.errors import DatabaseError
 
-__all__ = ["MigrationError"]
-
 
 class MigrationError(DatabaseError, CommandError):
     """The revisions, or the schema and the revisions together, are not as they must be."""

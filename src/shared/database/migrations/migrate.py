@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from shared.database.engine.database import Database
 
-__all__ = ["migrate"]
 
 _VERSIONS = "alembic_version"  # Alembic's own name for its table
 

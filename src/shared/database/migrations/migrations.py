@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from shared.database.engine.database import Database
     from shared.database.migrations.lint import Finding
 
-__all__ = ["Migrations", "Revision"]
 
 _logger = logging.getLogger(__name__)
 _ENVIRONMENT = Path(__file__).parent / "_alembic"

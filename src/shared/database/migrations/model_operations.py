@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from alembic.migration import MigrationContext
     from sqlalchemy import Connection, MetaData
 
-__all__ = ["FirstRevision", "missing_operations", "models_of", "render_type", "write_operations"]
-
 
 @dataclass(frozen=True, slots=True)
 class FirstRevision:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from alembic.script import Script
 
-__all__ = ["Recording", "Step", "record"]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:

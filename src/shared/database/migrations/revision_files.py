@@ -6,8 +6,6 @@ import ast
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["newest_revision", "read_revision", "revision_files", "revisions_folder"]
-
 _MORE_THAN_A_LINE = ("branch_labels", "depends_on")
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from shared.config import DatabaseSettings
 
-__all__ = ["squash_revisions"]
 
 # A name that stands nowhere else, so that it can be taken out of the dump: the schema of a service
 # is a setting, and the revision runs in whichever it is.

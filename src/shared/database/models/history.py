@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from shared.database.repository.scope import Scope
 
-__all__ = ["Change", "HistoryMixin", "create_history", "drop_history", "tell_author"]
 
 # A row that an UPDATE leaves as it was did not change.
 _FUNCTION = """\

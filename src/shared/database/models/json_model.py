@@ -15,7 +15,6 @@ from shared.errors import DatabaseError, ValidationError
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-__all__ = ["JsonModel"]
 
 M = TypeVar("M", bound=BaseModel)
 

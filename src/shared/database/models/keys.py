@@ -10,8 +10,6 @@ from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
 
 from shared.context.identifiers import uuid7
 
-__all__ = ["UUIDv7Mixin", "uuid7_key"]
-
 
 def uuid7_key(**options: Any) -> MappedColumn[UUID]:
     """Return a primary key column of UUIDs of version 7 (RFC 9562, section 5.7).

@@ -15,7 +15,6 @@ from shared.errors import ValidationError
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-__all__ = ["Money", "money_column"]
 
 # ISO 4217, table A.1, as of 2026-01-01; the number of decimals where it is not 2.
 _CURRENCIES = frozenset(  # text, since a list of them fills two screens

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import async_sessionmaker
     from sqlalchemy.orm import Mapper
 
-__all__ = ["AutocommitPath", "autocommit_engine_of"]
 
 T = TypeVar("T", bound=Base)
 

@@ -55,16 +55,6 @@ if TYPE_CHECKING:
 
     from shared.database.repository.scope import Scope
 
-__all__ = [
-    "copy_rows",
-    "delete_rows",
-    "excluded",
-    "insert_missing_rows",
-    "insert_rows",
-    "update_each",
-    "update_rows",
-    "upsert_rows",
-]
 
 T = TypeVar("T", bound=Base)
 V = TypeVar("V")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from shared.database.base import Base
 
-__all__ = ["Condition", "Where", "where"]
-
 
 @dataclass(frozen=True, slots=True)
 class Where:

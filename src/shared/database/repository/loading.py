@@ -11,8 +11,6 @@ from typing import Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import RelationshipProperty, strategies, strategy_options
 
-__all__ = ["ONLY_ASKED_FOR"]
-
 _STRATEGY = "only_asked_for"
 _LAZY = frozenset({"select", True, "raise", "raise_on_sql"})
 

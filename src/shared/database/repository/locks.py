@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from shared.database.base import Base
 
-__all__ = ["RowLock"]
-
 
 @dataclass(frozen=True, slots=True)
 class RowLock:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstrumentedAttribute
 
-__all__ = ["Cursor", "CursorSigner", "KeysetPage", "NumberedPage"]
 
 T = TypeVar("T")
 

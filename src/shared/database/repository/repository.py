@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from shared.database.repository.filters import Condition
 
-__all__ = ["DEFAULT_LIMIT", "Repository", "T"]
 
 T = TypeVar("T", bound=Base)
 

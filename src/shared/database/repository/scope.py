@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.interfaces import ORMOption
     from sqlalchemy.sql.base import ExecutableOption
 
-__all__ = ["Scope"]
 
 T = TypeVar("T", bound=Base)
 

@@ -13,14 +13,6 @@ from shared.database.engine.statements import quoted_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "NO_TENANT",
-    "ROW_SECURITY",
-    "RowSecurity",
-    "expose_merchants",
-    "isolate_merchants",
-    "without_isolation",
-]
 
 ROW_SECURITY = text("""\
 SELECT rolname, rolsuper OR rolbypassrls, ARRAY(

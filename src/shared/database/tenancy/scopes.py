@@ -23,16 +23,6 @@ from shared.errors import DatabaseError, ForbiddenError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "TenantMismatchError",
-    "TenantRequiredError",
-    "canonical",
-    "current_tenant",
-    "has_scope",
-    "in_system_scope",
-    "system_scope",
-    "tenant_scope",
-]
 
 _logger = logging.getLogger(__name__)
 

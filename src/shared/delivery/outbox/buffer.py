@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
-__all__ = ["Buffer", "BufferedMessage", "insert"]
 
 # One statement for any number of messages, so that PostgreSQL parses and plans it once. Ids are
 # given in the order of the arrays. NOTIFY in the same statement spares a round trip; it is sent

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from shared.database.engine.transactions import CommitMark
     from shared.delivery.outbox.buffer import BufferedMessage
 
-__all__ = ["GroupCommit"]
 
 _MESSAGES = 500  # of one statement, or those of one commit
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from shared.events import Contract
 
-__all__ = ["Outbox", "UndeclaredContractError"]
 
 P = TypeVar("P", bound=BaseModel)
 

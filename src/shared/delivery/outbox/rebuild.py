@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from shared.events import StreamDefinition
     from shared.messaging import Bus
 
-__all__ = ["Rebuilt", "rebuild_streams"]
 
 _logger = logging.getLogger(__name__)
 

@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
     from shared.database import Database
 
-__all__ = [
-    "Backlog",
-    "FailingMessage",
-    "Lease",
-    "OutboxStatus",
-    "read_backlog",
-    "read_outbox_status",
-]
 
 # By the partial indexes alone, as large as the table may be.
 BACKLOG = """\

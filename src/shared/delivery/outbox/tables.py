@@ -7,13 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
-__all__ = [
-    "PARTITIONS",
-    "create_delivery_tables",
-    "create_outbox_leases",
-    "drop_delivery_tables",
-    "drop_outbox_leases",
-]
 
 # Into how many parts the outbox is split among the replicas. It is in an index and in the rows of
 # a table, and the same for all who read them: no two replicas can ever disagree about it.

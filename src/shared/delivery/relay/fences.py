@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from shared.messaging import Bus, StreamFacts
 
-__all__ = ["NO_FENCE", "Fence", "Fences", "StreamFeatures", "fence_is_busy", "lost_fence"]
 
 _logger = logging.getLogger(__name__)
 

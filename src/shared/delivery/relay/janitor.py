@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from shared.config import DeliverySettings
     from shared.database import Database
 
-__all__ = ["Janitor"]
 
 _logger = logging.getLogger(__name__)
 

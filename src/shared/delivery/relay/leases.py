@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shared.database import Database
     from shared.delivery.relay.sender import Receipt
 
-__all__ = ["LeasedOutbox"]
 
 # One at a time counts the replicas and takes what is free: else two might take too much.
 _ONE_AT_A_TIME = """\

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from shared.database import Database
 
-__all__ = ["CommitListener"]
 
 _logger = logging.getLogger(__name__)
 

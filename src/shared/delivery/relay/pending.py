@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from shared.messaging import PubAck
 
-__all__ = ["Pending", "record_published"]
 
 # The headers that name the work a message came from, as a log line names it.
 _IDS = {"X-Correlation-ID": "correlation_id", "Glam-Tenant": "tenant_id"}

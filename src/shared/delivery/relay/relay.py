@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from shared.delivery.relay.pending import Pending
     from shared.messaging import Bus
 
-__all__ = ["Backlog", "Publishes", "Relay", "RelayStatus"]
-
 _logger = logging.getLogger(__name__)
 
 # While nothing gets through, a few messages at growing intervals ask whether the bus is back.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from shared.delivery.relay.pending import Pending
     from shared.messaging import OutgoingMessage
 
-__all__ = ["Publishes", "PublishesAtomically", "Receipt", "Sender"]
 
 # The server keeps a batch in memory until it is whole (ADR-50); and so much of it is sent anew when
 # it is refused.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shared.doctor.checked_service import duration
-from shared.doctor.finding import Finding, Severity
+from shared.doctor.finding import Finding, Findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from shared.messaging import ConsumerFacts, Inspection, ServerFacts, StreamFacts
     from shared.service.handlers import Handler
 
-__all__ = ["examine_consumers"]
 
 _LATE_SECONDS = 300.0
 _SHORT_ACK_WAIT_SECONDS = 2.0
@@ -48,11 +47,16 @@ async def examine_consumers(
                 found += await _consumer(
                     inspection, checked, handler, there.get(durable), stream, server
                 )
-        found += [
-            _orphan(facts, owner)
-            for facts in there.values()
-            if facts.name not in known and (owner := _owner(facts.name, under_check))
-        ]
+        for facts in there.values():
+            if facts.name not in known and (owner := _owner(facts.name, under_check)):
+                orphan = Findings(f"consumer {facts.name}")
+                orphan.warning(
+                    "consumer-orphan",
+                    f"no handler of {owner.name} has this name; {facts.pending} messages of "
+                    f"{facts.stream} wait for it (a renamed handler begins anew: keep its name=)",
+                    f"nats consumer rm {facts.stream} {facts.name}",
+                )
+                found += orphan
     return found
 
 
@@ -64,26 +68,18 @@ async def _consumer(
     stream: StreamFacts,
     server: ServerFacts,
 ) -> list[Finding]:
-    durable = handler.durable(checked.name)
-    about = f"consumer {durable}"
-    ill = _declared(inspection, checked, handler, stream, server)
+    found = Findings(f"consumer {handler.durable(checked.name)}")
+    _declared(inspection, checked, handler, stream, server, found)
     if facts is None:
-        ill.append(
-            Finding(
-                "consumer-missing",
-                Severity.ERROR,
-                about,
-                f"it is not there; {stream.name} has {stream.messages} messages for it to begin "
-                "with",
-                f"start the service, which creates it: glam run {checked.target}",
-            )
+        found.error(
+            "consumer-missing",
+            f"it is not there; {stream.name} has {stream.messages} messages for it to begin with",
+            f"start the service, which creates it: glam run {checked.target}",
         )
-        return ill
-    ill += _config(inspection, checked, handler, facts)
-    ill += await _work(inspection, checked, handler, facts)
-    return ill or [
-        Finding("consumer", Severity.OK, about, f"{facts.pending} wait, {facts.ack_pending} out")
-    ]
+        return found
+    _config(inspection, checked, handler, facts, found)
+    await _work(inspection, checked, handler, facts, found)
+    return found.or_well("consumer", f"{facts.pending} wait, {facts.ack_pending} out")
 
 
 def _declared(
@@ -92,133 +88,98 @@ def _declared(
     handler: Handler,
     stream: StreamFacts,
     server: ServerFacts,
-) -> list[Finding]:
+    found: Findings,
+) -> None:
     """Judge what the handler declares against what server and stream allow."""
-    about = f"consumer {handler.durable(checked.name)}"
-    found = []
-    allowed = [
-        (where, limit)
-        for where, limit in (
-            ("the account", server.max_ack_pending),
-            (stream.name, (stream.config.get("consumer_limits") or {}).get("max_ack_pending")),
-        )
-        if limit and limit > 0
-    ]
     asked = inspection.ack_pending_of(checked.subscription(handler))
-    found += [
-        Finding(
-            "ack-pending-limit",
-            Severity.ERROR,
-            about,
-            f"it asks for {asked} unacknowledged messages, and {where} allows {limit}",
-            f"raise max_ack_pending of {where} to {asked}"
-            + ("" if where == "the account" else f": nats stream edit {where}"),
-        )
-        for where, limit in allowed
-        if limit < asked
-    ]
-    if handler.ack_wait_seconds < _SHORT_ACK_WAIT_SECONDS:
-        found.append(
-            Finding(
-                "consumer-ack-wait",
-                Severity.WARNING,
-                about,
-                f"ack_wait_seconds is {handler.ack_wait_seconds:g}: a process that stands still "
-                "for so long has lost its messages to another one",
-                "ack_wait_seconds=30 (a handler may take longer: heartbeats are sent for it)",
+    for where, limit in (
+        ("the account", server.max_ack_pending),
+        (stream.name, (stream.config.get("consumer_limits") or {}).get("max_ack_pending")),
+    ):
+        if limit and 0 < limit < asked:
+            found.error(
+                "ack-pending-limit",
+                f"it asks for {asked} unacknowledged messages, and {where} allows {limit}",
+                f"raise max_ack_pending of {where} to {asked}"
+                + ("" if where == "the account" else f": nats stream edit {where}"),
             )
+    if handler.ack_wait_seconds < _SHORT_ACK_WAIT_SECONDS:
+        found.warning(
+            "consumer-ack-wait",
+            f"ack_wait_seconds is {handler.ack_wait_seconds:g}: a process that stands still "
+            "for so long has lost its messages to another one",
+            "ack_wait_seconds=30 (a handler may take longer: heartbeats are sent for it)",
         )
-    return found
 
 
 def _config(
-    inspection: Inspection, checked: CheckedService, handler: Handler, facts: ConsumerFacts
-) -> list[Finding]:
-    about = f"consumer {facts.name}"
+    inspection: Inspection,
+    checked: CheckedService,
+    handler: Handler,
+    facts: ConsumerFacts,
+    found: Findings,
+) -> None:
     restart = f"restart {checked.name}, which changes it"
-    found = []
     diff = inspection.consumer_diff(facts, checked.subscription(handler))
     filters = facts.config.get("filter_subjects") or facts.config.get("filter_subject")
     if {"filter_subject", "filter_subjects"} & diff.keys():
-        found.append(
-            Finding(
-                "consumer-filter",
-                Severity.ERROR,
-                about,
-                f"it reads {filters or 'all subjects'}, and its handler {handler.contract.subject}",
-                restart,
-            )
+        found.error(
+            "consumer-filter",
+            f"it reads {filters or 'all subjects'}, and its handler {handler.contract.subject}",
+            restart,
         )
     if "max_deliver" in diff:
-        found.append(
-            Finding(
-                "consumer-max-deliver",
-                Severity.ERROR,
-                about,
-                f"the server gives up after {facts.config.get('max_deliver')} deliveries",
-                f"{restart}; or: nats consumer edit {facts.stream} {facts.name} --max-deliver=-1",
-            )
+        found.error(
+            "consumer-max-deliver",
+            f"the server gives up after {facts.config.get('max_deliver')} deliveries",
+            f"{restart}; or: nats consumer edit {facts.stream} {facts.name} --max-deliver=-1",
         )
     rest = {name: values for name, values in diff.items() if name not in _NEVER_MIND}
     needed = handler.concurrency * checked.replicas
     if 0 < facts.max_ack_pending < needed:
         rest.pop("max_ack_pending", None)
-        found.append(
-            Finding(
-                "consumer-ack-pending",
-                Severity.WARNING,
-                about,
-                f"{facts.max_ack_pending} messages may be out, and {checked.replicas} replicas of "
-                f"{handler.concurrency} handle {needed}",
-                restart,
-            )
+        found.warning(
+            "consumer-ack-pending",
+            f"{facts.max_ack_pending} messages may be out, and {checked.replicas} replicas of "
+            f"{handler.concurrency} handle {needed}",
+            restart,
         )
     if rest:
         differing = ", ".join(
             f"{name} is {_value(name, is_)}, declared {_value(name, wanted)}"
             for name, (is_, wanted) in rest.items()
         )
-        found.append(Finding("consumer-config", Severity.WARNING, about, differing, restart))
-    return found
+        found.warning("consumer-config", differing, restart)
 
 
 async def _work(
-    inspection: Inspection, checked: CheckedService, handler: Handler, facts: ConsumerFacts
-) -> list[Finding]:
-    about = f"consumer {facts.name}"
+    inspection: Inspection,
+    checked: CheckedService,
+    handler: Handler,
+    facts: ConsumerFacts,
+    found: Findings,
+) -> None:
     if facts.paused_seconds > 0:
-        return [
-            Finding(
-                "consumer-paused",
-                Severity.WARNING,
-                about,
-                f"paused for another {duration(facts.paused_seconds)}; {facts.pending} wait",
-                f"nats consumer resume {facts.stream} {facts.name}",
-            )
-        ]
-    found = []
+        found.warning(
+            "consumer-paused",
+            f"paused for another {duration(facts.paused_seconds)}; {facts.pending} wait",
+            f"nats consumer resume {facts.stream} {facts.name}",
+        )
+        return
     if 0 < facts.max_ack_pending <= facts.ack_pending and not await _moves(inspection, facts):
-        found.append(
-            Finding(
-                "consumer-stuck",
-                Severity.ERROR,
-                about,
-                f"{facts.ack_pending} of {facts.max_ack_pending} messages are out, none of them "
-                f"came back within {duration(_LOOK_AGAIN_SECONDS)}, and {facts.pending} wait",
-                f"find what hangs (GET /subscribers); then: nats consumer edit {facts.stream} "
-                f"{facts.name} --max-pending={2 * facts.max_ack_pending}",
-            )
+        found.error(
+            "consumer-stuck",
+            f"{facts.ack_pending} of {facts.max_ack_pending} messages are out, none of them "
+            f"came back within {duration(_LOOK_AGAIN_SECONDS)}, and {facts.pending} wait",
+            f"find what hangs (GET /subscribers); then: nats consumer edit {facts.stream} "
+            f"{facts.name} --max-pending={2 * facts.max_ack_pending}",
         )
     if facts.pending and not facts.waiting and not facts.ack_pending:
         pin = f"; the server waits for {facts.pinned}, which is silent" if facts.pinned else ""
-        found.append(
-            Finding(
-                "consumer-unread",
-                Severity.ERROR,
-                about,
-                f"{facts.pending} messages wait, and nobody asks for them{pin}",
-                f"start {checked.name}: glam run {checked.target}",
-            )
+        found.error(
+            "consumer-unread",
+            f"{facts.pending} messages wait, and nobody asks for them{pin}",
+            f"start {checked.name}: glam run {checked.target}",
         )
     elif facts.pending:
         stored = await inspection.stored_at(
@@ -226,28 +187,19 @@ async def _work(
         )
         age = (datetime.now(UTC) - stored).total_seconds() if stored else 0.0
         if age >= _LATE_SECONDS:
-            found.append(
-                Finding(
-                    "consumer-backlog",
-                    Severity.WARNING,
-                    about,
-                    f"{facts.pending} messages wait, the next one for {duration(age)}",
-                    f"more replicas of {checked.name}, or concurrency={2 * handler.concurrency}",
-                )
+            found.warning(
+                "consumer-backlog",
+                f"{facts.pending} messages wait, the next one for {duration(age)}",
+                f"more replicas of {checked.name}, or concurrency={2 * handler.concurrency}",
             )
     if facts.redelivered >= _MANY_REDELIVERED and facts.redelivered >= _MOST * max(
         facts.ack_pending, 1
     ):
-        found.append(
-            Finding(
-                "consumer-redelivered",
-                Severity.WARNING,
-                about,
-                f"{facts.redelivered} of the {facts.ack_pending} messages that are out came before",
-                "look for what fails: glam dlq list, and the logs of the service",
-            )
+        found.warning(
+            "consumer-redelivered",
+            f"{facts.redelivered} of the {facts.ack_pending} messages that are out came before",
+            "look for what fails: glam dlq list, and the logs of the service",
         )
-    return found
 
 
 async def _moves(inspection: Inspection, before: ConsumerFacts) -> bool:
@@ -258,17 +210,6 @@ async def _moves(inspection: Inspection, before: ConsumerFacts) -> bool:
         before.ack_floor,
         before.delivered,
         before.ack_pending,
-    )
-
-
-def _orphan(facts: ConsumerFacts, owner: CheckedService) -> Finding:
-    return Finding(
-        "consumer-orphan",
-        Severity.WARNING,
-        f"consumer {facts.name}",
-        f"no handler of {owner.name} has this name; {facts.pending} messages of {facts.stream} "
-        "wait for it (a renamed handler begins anew: keep its name=)",
-        f"nats consumer rm {facts.stream} {facts.name}",
     )
 
 

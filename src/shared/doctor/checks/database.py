@@ -11,7 +11,7 @@ from shared.database import Database, Migrations, translate_errors
 from shared.delivery import read_outbox_status
 from shared.doctor.checked_service import duration
 from shared.doctor.checks.server import judge_clock
-from shared.doctor.finding import Finding, Severity
+from shared.doctor.finding import Finding, Findings, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from shared.doctor.checked_service import CheckedService
 
-__all__ = ["DatabaseFacts", "examine_connections", "examine_database", "look_at_database"]
 
 _WAITS_SECONDS, _WAITS_LONG_SECONDS = 60.0, 300.0
-_TRANSACTION_SECONDS = 300
 _DEAD_ROWS = 50_000
 
 # Beside the pool: the relay's connection, and the one that listens.
@@ -118,36 +116,30 @@ async def examine_database(
     Raises:
         DatabaseError: the database is away.
     """
-    about = f"database {checked.schema}"
-    found = [
-        *judge_clock(about, facts.ahead_seconds, facts.accuracy_seconds),
-        *await _revision(database, checked, about),
-        *_role(checked, facts, about),
-        *_timeouts(checked, about),
-        *_transactions(facts, about),
-    ]
+    found = Findings(f"database {checked.schema}")
+    judge_clock(found, facts.ahead_seconds, facts.accuracy_seconds)
+    await _revision(database, checked, found)
+    _role(checked, facts, found)
+    _timeouts(checked, found)
+    _transactions(facts, found)
     if missing := sorted(_TABLES - facts.tables):
-        found.append(
-            Finding(
-                "outbox-missing",
-                Severity.ERROR,
-                about,
-                f"there is no table {', '.join(missing)}",
-                f"glam migrate up {checked.target} (its revisions call create_delivery_tables and "
-                "create_outbox_leases)",
-            )
+        found.error(
+            "outbox-missing",
+            f"there is no table {', '.join(missing)}",
+            f"glam migrate up {checked.target} (its revisions call create_delivery_tables and "
+            "create_outbox_leases)",
         )
     else:
-        found += await _outbox(database, checked, facts, about)
-    found += _vacuum(facts, about, checked.schema)
-    return found or [Finding("database", Severity.OK, about, "as declared; nothing waits")]
+        await _outbox(database, checked, facts, found)
+    _vacuum(facts, checked.schema, found)
+    return found.or_well("database", "as declared; nothing waits")
 
 
 def examine_connections(
     under_check: Sequence[tuple[CheckedService, DatabaseFacts]],
 ) -> list[Finding]:
     """Judge the connections that all services of a server may ask for, against what it has."""
-    found = []
+    found = Findings("PostgreSQL")
     servers = dict.fromkeys(_server(checked) for checked, _ in under_check)
     for server in servers:
         here = [(checked, facts) for checked, facts in under_check if _server(checked) == server]
@@ -155,171 +147,125 @@ def examine_connections(
         has = min(facts.row.connections for _, facts in here)
         if sum(asked.values()) > has:
             listed = ", ".join(f"{name} {count}" for name, count in asked.items())
-            found.append(
-                Finding(
-                    "connection-limit",
-                    Severity.ERROR if max(asked.values()) > has else Severity.WARNING,
-                    f"PostgreSQL {server[0]}:{server[1]}",
-                    f"it has {has} connections, and the pools may ask for {sum(asked.values())} "
-                    f"({listed})",
-                    f"max_connections = {sum(asked.values()) + 10} in postgresql.conf; or smaller "
-                    "database.pool_size and database.max_overflow",
-                )
+            found.add(
+                "connection-limit",
+                Severity.ERROR if max(asked.values()) > has else Severity.WARNING,
+                f"it has {has} connections, and the pools may ask for {sum(asked.values())} "
+                f"({listed})",
+                f"max_connections = {sum(asked.values()) + 10} in postgresql.conf; or smaller "
+                "database.pool_size and database.max_overflow",
+                about=f"PostgreSQL {server[0]}:{server[1]}",
             )
     return found
 
 
-async def _revision(database: Database, checked: CheckedService, about: str) -> list[Finding]:
+async def _revision(database: Database, checked: CheckedService, found: Findings) -> None:
     migrations = Migrations(database, checked.service.migrations)
     is_, heads = await migrations.current(), migrations.heads()
-    if not heads or is_ == ", ".join(heads):
-        return []
-    return [
-        Finding(
+    if heads and is_ != ", ".join(heads):
+        found.error(
             "schema-revision",
-            Severity.ERROR,
-            about,
             f"at revision {is_ or '(none)'}, and the code has {', '.join(heads)}",
             f"glam migrate up {checked.target}",
         )
-    ]
 
 
-def _role(checked: CheckedService, facts: DatabaseFacts, about: str) -> list[Finding]:
-    if not (facts.row.unbound and facts.row.policies):
-        return []
-    return [
-        Finding(
+def _role(checked: CheckedService, facts: DatabaseFacts, found: Findings) -> None:
+    if facts.row.unbound and facts.row.policies:
+        found.add(
             "database-superuser",
             checked.grave(Severity.ERROR),
-            about,
             f"{facts.row.role} is a superuser or may bypass row-level security, which "
             f"{', '.join(facts.row.policies)} rely on",
             f"database.user: another role; or: ALTER ROLE {facts.row.role} NOSUPERUSER NOBYPASSRLS",
         )
-    ]
 
 
-def _timeouts(checked: CheckedService, about: str) -> list[Finding]:
+def _timeouts(checked: CheckedService, found: Findings) -> None:
     settings = checked.settings.database
-    defaults = type(settings).model_fields
-    return [
-        Finding(
-            "statement-timeout",
-            Severity.WARNING,
-            about,
-            f"database.{name} is 0: PostgreSQL waits for ever",
-            f"database.{name}: {defaults[name].default:g}",
-        )
-        for name in (
-            "statement_timeout_seconds",
-            "lock_timeout_seconds",
-            "idle_in_transaction_timeout_seconds",
-        )
-        if getattr(settings, name) == 0
-    ]
+    for name in (
+        "statement_timeout_seconds",
+        "lock_timeout_seconds",
+        "idle_in_transaction_timeout_seconds",
+    ):
+        if getattr(settings, name) == 0:
+            found.warning(
+                "statement-timeout",
+                f"database.{name} is 0: PostgreSQL waits for ever",
+                f"database.{name}: {type(settings).model_fields[name].default:g}",
+            )
 
 
-def _transactions(facts: DatabaseFacts, about: str) -> list[Finding]:
-    return [
-        Finding(
+def _transactions(facts: DatabaseFacts, found: Findings) -> None:
+    for row in facts.long:
+        found.warning(
             "long-transaction",
-            Severity.WARNING,
-            about,
             f"a transaction of {row.name or 'somebody'} (pid {row.pid}, {row.state}) is open for "
             f"{duration(row.age)}",
             f"SELECT pg_terminate_backend({row.pid});",
         )
-        for row in facts.long
-    ]
 
 
 async def _outbox(
-    database: Database, checked: CheckedService, facts: DatabaseFacts, about: str
-) -> list[Finding]:
+    database: Database, checked: CheckedService, facts: DatabaseFacts, found: Findings
+) -> None:
     status = await read_outbox_status(database)
-    backlog, found = status.backlog, []
+    backlog = status.backlog
     held = [x for x in status.leases if x.owner and (x.expires_in_seconds or 0) > 0]
     free = len(status.leases) - len(held)
     if backlog.count and backlog.oldest_age_seconds >= _WAITS_SECONDS:
         late = backlog.oldest_age_seconds >= _WAITS_LONG_SECONDS
-        found.append(
-            Finding(
-                "outbox-backlog",
-                Severity.ERROR if late else Severity.WARNING,
-                about,
-                f"{backlog.count} events wait, the oldest for "
-                f"{duration(backlog.oldest_age_seconds)}",
-                f"glam outbox status {checked.target}, and the logs of the service",
-            )
+        found.add(
+            "outbox-backlog",
+            Severity.ERROR if late else Severity.WARNING,
+            f"{backlog.count} events wait, the oldest for {duration(backlog.oldest_age_seconds)}",
+            f"glam outbox status {checked.target}, and the logs of the service",
         )
     if backlog.failing and facts.failing is not None:
-        found.append(
-            Finding(
-                "outbox-failing",
-                Severity.WARNING,
-                about,
-                f"{backlog.failing} events failed before; {facts.failing.subject}: "
-                f"{facts.failing.last_error}",
-                "mend what the error says; they are tried again by themselves",
-            )
+        found.warning(
+            "outbox-failing",
+            f"{backlog.failing} events failed before; {facts.failing.subject}: "
+            f"{facts.failing.last_error}",
+            "mend what the error says; they are tried again by themselves",
         )
     if free and (held or backlog.count):
-        found.append(
-            Finding(
-                "outbox-leases",
-                Severity.ERROR if not held else Severity.WARNING,
-                about,
-                f"{free} of {len(status.leases)} partitions are held by no live relay, and "
-                f"{backlog.count} events wait",
-                f"start {checked.name}: glam run {checked.target}"
-                if not held
-                else "they are taken within lease_seconds; if not, look at the logs of the relays",
-            )
+        found.add(
+            "outbox-leases",
+            Severity.ERROR if not held else Severity.WARNING,
+            f"{free} of {len(status.leases)} partitions are held by no live relay, and "
+            f"{backlog.count} events wait",
+            f"start {checked.name}: glam run {checked.target}"
+            if not held
+            else "they are taken within lease_seconds; if not, look at the logs of the relays",
         )
-    return found
 
 
-def _vacuum(facts: DatabaseFacts, about: str, schema: str) -> list[Finding]:
+def _vacuum(facts: DatabaseFacts, schema: str, found: Findings) -> None:
     if facts.outbox is None:
-        return []
-    found = []
+        return
     options = dict(option.partition("=")[::2] for option in facts.outbox.options)
     off = options.get("autovacuum_enabled") in ("false", "off", "0", "no")
     if off or not facts.row.autovacuum:
-        found.append(
-            Finding(
-                "autovacuum",
-                Severity.ERROR,
-                about,
-                f"autovacuum is off for {'the outbox' if off else 'the whole server'}",
-                f"ALTER TABLE {schema}.outbox RESET (autovacuum_enabled);"
-                if off
-                else "autovacuum = on in postgresql.conf",
-            )
+        found.error(
+            "autovacuum",
+            f"autovacuum is off for {'the outbox' if off else 'the whole server'}",
+            f"ALTER TABLE {schema}.outbox RESET (autovacuum_enabled);"
+            if off
+            else "autovacuum = on in postgresql.conf",
         )
     if options.get("autovacuum_vacuum_scale_factor") not in ("0", "0.0"):
-        found.append(
-            Finding(
-                "autovacuum",
-                Severity.WARNING,
-                about,
-                "the outbox is vacuumed after a share of its rows, which grows with it",
-                f"ALTER TABLE {schema}.outbox SET (autovacuum_vacuum_scale_factor = 0, "
-                "autovacuum_vacuum_threshold = 5000);",
-            )
+        found.warning(
+            "autovacuum",
+            "the outbox is vacuumed after a share of its rows, which grows with it",
+            f"ALTER TABLE {schema}.outbox SET (autovacuum_vacuum_scale_factor = 0, "
+            "autovacuum_vacuum_threshold = 5000);",
         )
     if facts.outbox.dead >= max(_DEAD_ROWS, facts.outbox.live):
-        found.append(
-            Finding(
-                "table-bloat",
-                Severity.WARNING,
-                about,
-                f"the outbox has {facts.outbox.dead} dead rows for {facts.outbox.live} live ones",
-                f"VACUUM (ANALYZE) {schema}.outbox; and see what holds vacuum back",
-            )
+        found.warning(
+            "table-bloat",
+            f"the outbox has {facts.outbox.dead} dead rows for {facts.outbox.live} live ones",
+            f"VACUUM (ANALYZE) {schema}.outbox; and see what holds vacuum back",
         )
-    return found
 
 
 def _connections(checked: CheckedService) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared.doctor.checked_service import duration
-from shared.doctor.finding import Finding, Severity
+from shared.doctor.finding import Findings, Severity
 from shared.doctor.releases import judge_release
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shared.doctor.checked_service import CheckedService
     from shared.messaging import Inspection, MonitoringFacts
 
-__all__ = ["examine_server", "judge_clock"]
 
 _MONITORING_PORT = 8222
 _DEFAULT_PAYLOAD = 1024 * 1024
@@ -30,72 +29,58 @@ _ALWAYS = "nats-server's configuration: jetstream { sync_interval: always }"
 
 async def examine_server(
     inspection: Inspection, under_check: Sequence[CheckedService], *, monitoring: str | None
-) -> list[Finding]:
+) -> Findings:
     """Judge the server that these services share.
 
     Raises:
         MessageBusError: JetStream does not answer.
     """
     facts = await inspection.server()
-    about = f"server {'.'.join(map(str, facts.version))}"
     found = judge_release(facts.version)
     for checked in under_check:
         claim = checked.settings.nats.claim_check_bytes
         if claim is not None and claim > facts.max_payload - _HEADROOM:
-            found.append(
-                Finding(
-                    "max-payload",
-                    Severity.ERROR,
-                    checked.name,
-                    f"bodies up to {claim} bytes are sent as they are, and the server takes "
-                    f"{facts.max_payload} with headers",
-                    f"nats.claim_check_bytes: {max(facts.max_payload - _HEADROOM, 1)}",
-                )
+            found.error(
+                "max-payload",
+                f"bodies up to {claim} bytes are sent as they are, and the server takes "
+                f"{facts.max_payload} with headers",
+                f"nats.claim_check_bytes: {max(facts.max_payload - _HEADROOM, 1)}",
+                about=checked.name,
             )
         elif claim is None and facts.max_payload < _DEFAULT_PAYLOAD:
-            found.append(
-                Finding(
-                    "max-payload",
-                    Severity.WARNING,
-                    checked.name,
-                    f"the server takes {facts.max_payload} bytes, less than its default of "
-                    f"{_DEFAULT_PAYLOAD}, and larger bodies have no other way",
-                    f"nats.claim_check_bytes: {max(facts.max_payload // 2, 1)}",
-                )
+            found.warning(
+                "max-payload",
+                f"the server takes {facts.max_payload} bytes, less than its default of "
+                f"{_DEFAULT_PAYLOAD}, and larger bodies have no other way",
+                f"nats.claim_check_bytes: {max(facts.max_payload // 2, 1)}",
+                about=checked.name,
             )
     monitored = await _monitoring(inspection, monitoring)
     storage, most = facts.storage, facts.max_storage
     if most is None and monitored is not None:
         storage, most = monitored.storage, monitored.max_storage
     if most and storage >= _USED * most:
-        found.append(
-            Finding(
-                "storage-left",
-                Severity.ERROR if storage >= _NEARLY_ALL * most else Severity.WARNING,
-                about,
-                f"{storage} of {most} bytes of JetStream's storage are used",
-                "raise max_file_store (or the account's max_file), or purge: nats stream report",
-            )
+        found.add(
+            "storage-left",
+            Severity.ERROR if storage >= _NEARLY_ALL * most else Severity.WARNING,
+            f"{storage} of {most} bytes of JetStream's storage are used",
+            "raise max_file_store (or the account's max_file), or purge: nats stream report",
         )
-    found += _sync(monitored, under_check, about)
+    _sync(monitored, under_check, found)
     return found
 
 
-def judge_clock(about: str, ahead_seconds: float, accuracy_seconds: float) -> list[Finding]:
+def judge_clock(found: Findings, ahead_seconds: float, accuracy_seconds: float) -> None:
     """Judge a clock against ours."""
     sure = abs(ahead_seconds) - accuracy_seconds
-    if sure < _SKEW_SECONDS:
-        return []
-    way = "ahead of" if ahead_seconds > 0 else "behind"
-    return [
-        Finding(
+    if sure >= _SKEW_SECONDS:
+        way = "ahead of" if ahead_seconds > 0 else "behind"
+        found.add(
             "clock-skew",
             Severity.ERROR if sure >= _BAD_SKEW_SECONDS else Severity.WARNING,
-            about,
             f"its clock is {abs(ahead_seconds):.1f} s {way} the one of this machine",
             "chronyc tracking (on both machines), then let both follow the same time servers",
         )
-    ]
 
 
 async def _monitoring(inspection: Inspection, address: str | None) -> MonitoringFacts | None:
@@ -108,22 +93,19 @@ async def _monitoring(inspection: Inspection, address: str | None) -> Monitoring
 
 
 def _sync(
-    facts: MonitoringFacts | None, under_check: Sequence[CheckedService], about: str
-) -> list[Finding]:
+    facts: MonitoringFacts | None, under_check: Sequence[CheckedService], found: Findings
+) -> None:
     single = [p for p in under_check if p.settings.nats.replicas == 1]
     if facts is None:
-        return [
-            Finding(
-                "sync-interval",
-                Severity.NOTE,
-                about,
-                "unknown: only the monitoring endpoint tells it, and it was not to be reached "
-                "(the default is 2 min)",
-                "glam doctor --monitoring http://HOST:8222, or: grep sync_interval nats.conf",
-            )
-        ]
+        found.note(
+            "sync-interval",
+            "unknown: only the monitoring endpoint tells it, and it was not to be reached "
+            "(the default is 2 min)",
+            "glam doctor --monitoring http://HOST:8222, or: grep sync_interval nats.conf",
+        )
+        return
     if facts.sync_seconds == 0:
-        return []
+        return
     every = duration(facts.sync_seconds)
     if single:
         severity = max((p.grave(Severity.WARNING) for p in single), key=list(Severity).index)
@@ -131,7 +113,7 @@ def _sync(
     else:
         severity = Severity.NOTE
         what = f"synced every {every}: servers that lose power together lose what they had"
-    return [Finding("sync-interval", severity, about, what, _ALWAYS)]
+    found.add("sync-interval", severity, what, _ALWAYS)
 
 
 def _names(under_check: Sequence[CheckedService]) -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["MigrationManager", "create_alembic_env_template"]
 
 _TEMPLATE = '''\
 """Alembic environment of {service_name}."""

@@ -46,45 +46,43 @@ class CatalogEnrichWithAICommand(EventWrapper[CatalogEnrichWithAIPayload]):
     subject: str = CatalogCommands.CATALOG_ENRICH_WITH_AI
 
 
-class CatalogSyncStartedEvent(EventWrapper[dict[str, Any]]):
+class _OpenEvent(EventWrapper[dict[str, Any]]):
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class CatalogSyncStartedEvent(_OpenEvent):
     """The news of a sync begun, with open data."""
 
     subject: str = CatalogEvents.CATALOG_SYNC_STARTED
-    data: dict[str, Any] = Field(default_factory=dict)
 
 
-class CatalogSyncCompletedEvent(EventWrapper[dict[str, Any]]):
+class CatalogSyncCompletedEvent(_OpenEvent):
     """The news of a sync that is through, with open data."""
 
     subject: str = CatalogEvents.CATALOG_SYNC_COMPLETED
-    data: dict[str, Any] = Field(default_factory=dict)
 
 
-class CatalogSyncFailedEvent(EventWrapper[dict[str, Any]]):
+class CatalogSyncFailedEvent(_OpenEvent):
     """The news of a sync that ended early, with open data."""
 
     subject: str = CatalogEvents.CATALOG_SYNC_FAILED
-    data: dict[str, Any] = Field(default_factory=dict)
     error_message: str | None = None
 
 
-class CatalogImagesProcessedEvent(EventWrapper[dict[str, Any]]):
+class CatalogImagesProcessedEvent(_OpenEvent):
     """The news of images fetched and measured, with open data."""
 
     subject: str = CatalogEvents.CATALOG_IMAGES_PROCESSED
-    data: dict[str, Any] = Field(default_factory=dict)
 
 
-class CatalogItemsAnalyzedEvent(EventWrapper[dict[str, Any]]):
+class CatalogItemsAnalyzedEvent(_OpenEvent):
     """The news of items analysed, with open data."""
 
     subject: str = CatalogEvents.CATALOG_ITEMS_ANALYZED
-    data: dict[str, Any] = Field(default_factory=dict)
 
 
-class CatalogAIEnrichedEvent(EventWrapper[dict[str, Any]]):
+class CatalogAIEnrichedEvent(_OpenEvent):
     """The news of items enriched, with open data."""
 
     subject: str = CatalogEvents.CATALOG_AI_ENRICHED
-    data: dict[str, Any] = Field(default_factory=dict)
     enrichment_details: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic_core import to_jsonable_python
 
 from shared.legacy.events.context import EventContext  # noqa: TC001 - its annotations are read
-from shared.legacy.events.wrapper import EventWrapper
+from shared.legacy.events.wrapper import EventWrapper, TData
 from shared.platform.notification import (
     BulkCompletedEventPayload,
     EmailFailedEventPayload,
@@ -56,37 +56,29 @@ class SendEmailBulkCommand(EventWrapper[SendEmailBulkCommandPayload]):
         return cls.from_context(context, payload)
 
 
-class EmailSentEvent(EventWrapper[EmailSentEventPayload]):
+class _Told(EventWrapper[TData]):
+    @classmethod
+    def create_from_context(cls, context: EventContext, payload: TData) -> Self:
+        """Make the event that `context` describes."""
+        return cls.from_context(context, payload)
+
+
+class EmailSentEvent(_Told[EmailSentEventPayload]):
     """The news of a mail sent."""
 
     subject: str = NotificationEvents.NOTIFICATION_EMAIL_SENT
 
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: EmailSentEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
 
-
-class EmailDeliveryFailedEvent(EventWrapper[EmailFailedEventPayload]):
+class EmailDeliveryFailedEvent(_Told[EmailFailedEventPayload]):
     """The news of a mail that could not be sent."""
 
     subject: str = NotificationEvents.NOTIFICATION_EMAIL_FAILED
 
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: EmailFailedEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
 
-
-class BulkSendCompletedEvent(EventWrapper[BulkCompletedEventPayload]):
+class BulkSendCompletedEvent(_Told[BulkCompletedEventPayload]):
     """The news of a bulk send that is through."""
 
     subject: str = NotificationEvents.NOTIFICATION_BULK_SEND_COMPLETED
-
-    @classmethod
-    def create_from_context(cls, context: EventContext, payload: BulkCompletedEventPayload) -> Self:
-        """Make the event that `context` describes."""
-        return cls.from_context(context, payload)
 
 
 def create_send_email_command(

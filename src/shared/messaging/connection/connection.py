@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from shared.config import NatsSettings
 
-__all__ = ["Connection"]
-
 
 class Connection(Protocol):
     """A connection to NATS that comes back by itself; `shared.messaging.Bus` is the one there is.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from shared.messaging.connection.connection import Connection
     from shared.messaging.streams.facts import StoredMessage
 
-__all__ = ["Action", "AuditPage", "AuditRecord"]
 
 STREAM = "DEAD_LETTERS_AUDIT"
 SUBJECTS = "dlq-audit.>"

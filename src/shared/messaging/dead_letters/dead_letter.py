@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from shared.messaging.consuming.delivery import Delivery
     from shared.messaging.streams.facts import StoredMessage
 
-__all__ = ["DeadLetter", "DeadLetterHead", "fingerprint"]
 
 MAX_AGE_SECONDS = 30 * 24 * 60 * 60  # dead letters, and what was done with them
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from shared.events import Contract
     from shared.messaging.dead_letters.dead_letter import DeadLetter
 
-__all__ = ["BodyChange", "DeadLetterEdit"]
-
 
 @dataclass(frozen=True, slots=True)
 class BodyChange:

@@ -14,7 +14,6 @@ from shared.events.streams import covers
 if TYPE_CHECKING:
     from shared.messaging.dead_letters.dead_letter import DeadLetterHead
 
-__all__ = ["DeadLetterFilter", "DeadLetterGroup"]
 
 _TOKEN_BREAKERS = set(" \t\r\n\f.*>")
 

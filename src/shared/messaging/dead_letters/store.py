@@ -22,10 +22,8 @@ from shared.messaging.connection.errors import bus_errors
 from shared.messaging.consuming.delivery import KEPT_ID, REPLAY_FOR, Delivery
 from shared.messaging.dead_letters.audit import Action, Audit, AuditPage
 from shared.messaging.dead_letters.dead_letter import (
-    MAX_AGE_SECONDS,
     DeadLetter,
     DeadLetterHead,
-    fingerprint,
     head_of,
     is_servers,
     kept_stream,
@@ -54,17 +52,6 @@ if TYPE_CHECKING:
 
     from shared.events import Contract
     from shared.messaging.connection.connection import Connection
-
-__all__ = [
-    "KEPT_ID",
-    "MAX_AGE_SECONDS",
-    "REPLAY_FOR",
-    "DeadLetter",
-    "DeadLetterOutcome",
-    "DeadLetterPage",
-    "DeadLetters",
-    "fingerprint",
-]
 
 _logger = logging.getLogger(__name__)
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from shared.messaging.connection.connection import Connection
 
-__all__ = ["ask_jetstream"]
-
 
 async def ask_jetstream(
     bus: Connection,

@@ -9,14 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "ConsumerFacts",
-    "MonitoringFacts",
-    "ReplicaFacts",
-    "ServerFacts",
-    "StoredMessage",
-    "StreamFacts",
-]
 
 _NANOSECONDS = 1e9
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from shared.events import StreamDefinition
     from shared.messaging.consuming.subscription import Subscription
 
-__all__ = ["Inspection"]
 
 _NANOSECONDS = 1e9
 _MONITORING_SECONDS = 2.0

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from shared.messaging.connection.connection import Connection
 
-__all__ = ["StreamStore", "find_consumers"]
 
 _NOT_FOUND, _BAD_REQUEST = 404, 400
 

@@ -3,6 +3,7 @@
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
@@ -13,7 +14,6 @@ from shared.api import ApiResponse, success_response
 from shared.api.openapi import raises
 from shared.errors import ConflictError, NotFoundError, ValidationError
 from shared.messaging import (
-    AuditRecord,
     DeadLetter,
     DeadLetterEdit,
     DeadLetterFilter,
@@ -22,23 +22,6 @@ from shared.messaging import (
     DeadLetterOutcome,
     DeadLetters,
 )
-
-__all__ = [
-    "Audit",
-    "AuditEntry",
-    "BulkDiscard",
-    "BulkReplay",
-    "BulkResult",
-    "DeadLetterList",
-    "DeadLetterQuery",
-    "DeadLetterSummary",
-    "DiscardRequest",
-    "Failure",
-    "ReplayRequest",
-    "Replayed",
-    "WholeDeadLetter",
-    "create_dead_letters_router",
-]
 
 _LIMIT = 1000
 
@@ -113,6 +96,8 @@ class WholeDeadLetter(DeadLetterSummary):
 class DeadLetterList(BaseModel):
     """A page, oldest first. `next_after` is the `after` of the next one, null on the last."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     letters: list[DeadLetterSummary]
     next_after: int | None
 
@@ -157,34 +142,35 @@ class DiscardRequest(BaseModel):
     reason: _Why
 
 
-class BulkReplay(BaseModel):
+class Bulk(BaseModel):
+    """Which are meant, and how many in this request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    where: DeadLetterQuery | None = None
+    sequences: list[_Whole] | None = Field(default=None, max_length=_LIMIT)
+    dry_run: StrictBool = False
+    limit: _Whole = Field(default=100, ge=1, le=_LIMIT)
+
+
+class BulkReplay(Bulk):
     """Which are to be replayed, how fast, and how many in this request."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    where: DeadLetterQuery | None = None
-    sequences: list[_Whole] | None = Field(default=None, max_length=_LIMIT)
     values: dict[str, Any] = {}
     reason: str = ""
-    dry_run: StrictBool = False
     rate_per_second: _Rate | None = None
-    limit: _Whole = Field(default=100, ge=1, le=_LIMIT)
 
 
-class BulkDiscard(BaseModel):
+class BulkDiscard(Bulk):
     """Which are to be discarded, why, and how many in this request."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    where: DeadLetterQuery | None = None
-    sequences: list[_Whole] | None = Field(default=None, max_length=_LIMIT)
     reason: _Why
-    dry_run: StrictBool = False
-    limit: _Whole = Field(default=100, ge=1, le=_LIMIT)
 
 
 class Replayed(BaseModel):
     """Where it was replayed to; `duplicate` if an earlier replay had published it already."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     stream: str
     sequence: int
@@ -211,6 +197,8 @@ class BulkResult(BaseModel):
 class AuditEntry(BaseModel):
     """Who did what with a dead letter."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     sequence: int
     action: Literal["replayed", "discarded", "restored"]
     actor: str
@@ -220,31 +208,14 @@ class AuditEntry(BaseModel):
     result_stream: str | None
     result_sequence: int | None
     edited: str | None
-    changes: list[dict[str, Any]]
+    changes: list[Annotated[dict[str, Any], BeforeValidator(asdict)]]
     changes_cut: bool
-
-    @classmethod
-    def of(cls, record: AuditRecord) -> Self:
-        """Show a record."""
-        return cls(
-            sequence=record.sequence,
-            action=record.action.value,
-            actor=record.actor,
-            reason=record.reason,
-            at=record.at,
-            letter=DeadLetterSummary.model_validate(record.letter),
-            result_stream=record.result_stream,
-            result_sequence=record.result_sequence,
-            edited=record.edited,
-            changes=[
-                {"path": c.path, "before": c.before, "after": c.after} for c in record.changes
-            ],
-            changes_cut=record.changes_cut,
-        )
 
 
 class Audit(BaseModel):
     """A page, oldest first. `next_after` is the `after` of the next one, null on the last."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     records: list[AuditEntry]
     next_after: int | None
@@ -266,12 +237,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
     async def page(query: Annotated[PageQuery, Query()]) -> ApiResponse[DeadLetterList]:
         """List dead letters without their bodies, oldest first."""
         found = await letters().page(query.to_filter(), limit=query.limit, after=query.after)
-        return success_response(
-            DeadLetterList(
-                letters=[DeadLetterSummary.model_validate(letter) for letter in found.letters],
-                next_after=found.next_after,
-            )
-        )
+        return success_response(DeadLetterList.model_validate(found))
 
     @router.get("/groups")
     @raises(ValidationError)
@@ -288,8 +254,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
     ) -> ApiResponse[Audit]:
         """List who replayed or discarded what, when and why, oldest first."""
         found = await letters().audit(letter=letter, limit=limit, after=after)
-        records = [AuditEntry.of(record) for record in found.records]
-        return success_response(Audit(records=records, next_after=found.next_after))
+        return success_response(Audit.model_validate(found))
 
     @router.get("/{sequence:int}")
     @raises(NotFoundError)
@@ -340,9 +305,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
         ack = await letters().replay(
             sequence, edit=wanted.edit(), actor=_actor(request), reason=wanted.reason
         )
-        return success_response(
-            Replayed(stream=ack.stream, sequence=ack.sequence, duplicate=ack.duplicate)
-        )
+        return success_response(Replayed.model_validate(ack))
 
     @router.post("/{sequence:int}/discard")
     @raises(NotFoundError, ValidationError)
@@ -357,7 +320,7 @@ def create_dead_letters_router(letters: Callable[[], DeadLetters]) -> APIRouter:
     return router
 
 
-def _meant(wanted: BulkReplay | BulkDiscard) -> DeadLetterFilter | list[int]:
+def _meant(wanted: Bulk) -> DeadLetterFilter | list[int]:
     if (wanted.where is None) == (wanted.sequences is None):
         raise ValidationError(
             "give where or sequences; an empty where means all of them", field="where"
@@ -365,9 +328,7 @@ def _meant(wanted: BulkReplay | BulkDiscard) -> DeadLetterFilter | list[int]:
     return wanted.where.to_filter() if wanted.where is not None else wanted.sequences or []
 
 
-async def _result(
-    outcomes: AsyncIterator[DeadLetterOutcome], wanted: BulkReplay | BulkDiscard
-) -> BulkResult:
+async def _result(outcomes: AsyncIterator[DeadLetterOutcome], wanted: Bulk) -> BulkResult:
     done: list[int] = []
     failed: list[Failure] = []
     async for outcome in outcomes:
@@ -375,11 +336,8 @@ async def _result(
             done.append(outcome.letter.sequence)
         else:
             error = outcome.error
-            failed.append(
-                Failure(
-                    sequence=outcome.letter.sequence, code=error.code, message=error.message or ""
-                )
-            )
+            sequence = outcome.letter.sequence
+            failed.append(Failure(sequence=sequence, code=error.code, message=error.message or ""))
     more = len(done) + len(failed) >= wanted.limit
     return BulkResult(dry_run=wanted.dry_run, done=done, failed=failed, more=more)
 

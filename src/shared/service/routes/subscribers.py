@@ -1,6 +1,7 @@
 """The routes that show, pause and resume the subscribers of a service."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -8,8 +9,6 @@ from pydantic import BaseModel
 from shared.api import ApiResponse, success_response
 from shared.errors import NotFoundError
 from shared.messaging import Circuit, State, Subscriber
-
-__all__ = ["SubscriberState", "create_subscribers_router"]
 
 
 class SubscriberState(BaseModel):
@@ -69,15 +68,4 @@ def create_subscribers_router(subscribers: Callable[[], Sequence[Subscriber]]) -
 
 
 def _state(subscriber: Subscriber) -> SubscriberState:
-    status = subscriber.status
-    return SubscriberState(
-        durable=status.durable,
-        subject=status.subject,
-        stream=status.stream,
-        state=status.state,
-        paused=subscriber.paused,
-        circuit=status.circuit,
-        in_flight=status.in_flight,
-        lag=status.lag,
-        last_error=status.last_error,
-    )
+    return SubscriberState(paused=subscriber.paused, **asdict(subscriber.status))

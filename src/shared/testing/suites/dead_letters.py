@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from shared.config import NatsSettings
     from shared.messaging import DeadLetter, Delivery
 
-__all__ = ["DeadLetterSuite"]
-
 
 class DeadLetterSuite(ContractSuite):
     """Dead dead_letters of one contract. Set `contract` and `payload`."""

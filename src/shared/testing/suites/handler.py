@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from shared.dev import NatsServer, PostgresServer
     from shared.service import Application
 
-__all__ = ["HandlerSuite"]
 
 _SOME = 10
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shared.config import DatabaseSettings
     from shared.database import Database
 
-__all__ = ["InboxSuite"]
 
 _AT_ONCE = 5
 

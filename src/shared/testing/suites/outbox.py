@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from shared.config import DatabaseSettings
     from shared.database import Database
+    from shared.delivery.relay.sender import Publishes
     from shared.dev import NatsServer
     from shared.errors import MessageBusError
     from shared.messaging import OutgoingMessage, PubAck
 
-__all__ = ["OutboxSuite"]
 
 _MANY = 30
 _KEYS = 3
@@ -35,16 +35,10 @@ class _Undo(Exception):  # noqa: N818 - no error, a wish
     pass
 
 
-class _Publishes(Protocol):
-    async def publish_all(
-        self, messages: Sequence[OutgoingMessage], *, keys: Sequence[str | None] | None = None
-    ) -> list[PubAck | MessageBusError]: ...
-
-
 class _Dying:
     """Publishes, and never comes to say so."""
 
-    def __init__(self, publisher: _Publishes) -> None:
+    def __init__(self, publisher: Publishes) -> None:
         self._publisher = publisher
         self.published = asyncio.Event()
 
@@ -81,7 +75,7 @@ class OutboxSuite(ContractSuite, ServiceSuite):
         return [Envelope.decode(message.data or b"").event_id for message in messages]
 
     @asynccontextmanager
-    async def relaying(self, database: Database, publisher: _Publishes) -> AsyncIterator[Relay]:
+    async def relaying(self, database: Database, publisher: Publishes) -> AsyncIterator[Relay]:
         """Run a relay within the block."""
         relay = Relay(
             database,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from shared.config import DatabaseSettings
     from shared.database import Base, Database
 
-__all__ = ["RepositorySuite"]
-
 
 class _Undo(Exception):  # noqa: N818 - no error, a wish
     pass

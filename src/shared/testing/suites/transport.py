@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from shared.dev import NatsServer
     from shared.messaging import Delivery
 
-__all__ = ["TransportSuite"]
 
 _MANY = 60
 _KEYS = 5

@@ -17,7 +17,6 @@ from shared.database.migrations.sql_statement import Reader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["add_column", "alter_column", "type_of"]
 
 _COLUMN_WORDS = (
     *("constraint", "not", "null", "default", "check", "unique", "primary", "references"),

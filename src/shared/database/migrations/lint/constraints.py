@@ -12,13 +12,6 @@ if TYPE_CHECKING:
 
     from shared.database.migrations.sql_statement import Reader
 
-__all__ = [
-    "CONSTRAINTS",
-    "add_constraint",
-    "constraint_problem",
-    "not_null_problem",
-    "unique_problem",
-]
 
 CONSTRAINTS = frozenset(
     {"constraint", "check", "foreign", "unique", "primary", "exclude", "like", "not"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RULES", "Finding"]
-
 RULES = {
     "add-column-not-null": "a column NOT NULL without a default",
     "backfill": "rows changed in the transaction of a schema change",

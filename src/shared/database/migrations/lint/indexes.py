@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from shared.database.migrations.recording import Step
     from shared.database.migrations.sql_statement import Reader
 
-__all__ = ["create_index", "drop_index"]
-
 
 def create_index(reader: Reader, known: Known, step: Step) -> Iterator[Problem]:
     """Examine CREATE INDEX."""

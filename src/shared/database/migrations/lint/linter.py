@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from shared.database.migrations.recording import Recording
 
-__all__ = ["lint"]
-
 
 def lint(
     scripts: Iterable[Script], *, only: Collection[str] | None = None, lock_timeout: bool = True
@@ -117,6 +115,7 @@ def _examine(recording: Recording, known: Known) -> Iterator[Finding]:
 
 
 def begin_transaction(known: Known) -> None:
+    """Forget what the transaction before it did: its locks are released."""
     known.locked, known.changed, known.added = False, [], set()
 
 

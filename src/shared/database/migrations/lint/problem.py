@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shared.database.migrations.recording import Step
 
-__all__ = ["EXCLUSIVE", "IMPORT", "SHARE", "SHARE_ROW", "Known", "Problem", "list_of"]
 
 EXCLUSIVE = "ACCESS EXCLUSIVE: nobody reads or writes"
 SHARE = "SHARE: nobody writes"

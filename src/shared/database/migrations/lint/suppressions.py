@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from shared.database.migrations.recording import Recording
 
-__all__ = ["not_allowed"]
 
 _ALLOW = re.compile(r"#\s*lint-ok\b\s*(?P<rules>[\w, -]*?)\s*(?::\s*(?P<reason>.*))?$")
 _BLOCKS = (ast.FunctionDef, ast.With, ast.For, ast.If, ast.While, ast.Try, ast.ClassDef)

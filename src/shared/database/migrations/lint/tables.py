@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from shared.database.migrations.recording import Step
     from shared.database.migrations.sql_statement import Reader
 
-__all__ = ["problems"]
-
 
 def problems(step: Step, known: Known) -> Iterator[Problem]:
     """Return what is dangerous about one statement; note what it made."""
