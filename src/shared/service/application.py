@@ -66,7 +66,8 @@ class Application(Generic[S]):
     be entered again; assemble a new one.
 
     Raises:
-        DeclarationError: the streams contradict each other, or there is none for a contract.
+        DeclarationError: the streams contradict each other, or there is none for a contract, or a
+            middleware is not an async function.
 
     Attributes:
         app: the FastAPI application.
@@ -79,6 +80,7 @@ class Application(Generic[S]):
     def __init__(
         self, service: Declared[S], settings: S, *, configuration: Sequence[Setting] = ()
     ) -> None:
+        service.check_middleware()
         self.service = service
         self.streams = service.streams_with(settings.nats)
         self.settings = settings
@@ -248,11 +250,13 @@ class Application(Generic[S]):
                 await bus.ensure_stream(stream)
             elif not await check_holder(bus, stream.name, subjects):
                 _logger.warning(
-                    "stream %s is not there yet; %s waits for it with %s, until who publishes its "
-                    "events or handles its commands creates it",
+                    "stream %s is not there yet; %s waits for it with %s, until %s creates it",
                     stream.name,
                     self.service.name,
                     ", ".join(subjects),
+                    "who looks after it"
+                    if stream.external
+                    else "who publishes its events or handles its commands",
                     extra={"stream": stream.name, "subjects": subjects},
                 )
 
