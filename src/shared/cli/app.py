@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from shared.cli.doctor import doctor
-from shared.cli.target import discover_services, load_service
+from shared.cli.target import DEVELOPMENT_DATA, discover_services, load_service
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
@@ -79,7 +79,7 @@ def up(
     *,
     data: Annotated[
         Path, typer.Option(help="Where servers keep their data and services their logs.")
-    ] = Path(".glam"),
+    ] = DEVELOPMENT_DATA,
     reload: Annotated[bool, typer.Option(help="Restart services when code changes.")] = True,
 ) -> None:
     """Start NATS, PostgreSQL, a mail sink and services for development; print every address."""
@@ -99,7 +99,7 @@ def trace(
     trace_id: Annotated[str, typer.Argument(help="32 hex digits: X-Trace-ID of an answer.")],
     logs: Annotated[
         Path, typer.Option(help="Folder (or file) of JSON logs; searched with its subfolders.")
-    ] = Path(".glam/logs"),
+    ] = DEVELOPMENT_DATA / "logs",
 ) -> None:
     """Draw one trace as a tree, over all services, from their logs."""
     from rich.console import Console  # noqa: PLC0415

@@ -12,11 +12,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from shared.cli.target import load_service
 from shared.config import ConfigError, find_root
+from shared.config.place import ROOT_VARIABLE, SHARED_FILE
 from shared.dev import NatsServer, PostgresServer, ProcessError, ServiceProcess, SmtpSink
 from shared.dev.environment import service_environment
 from shared.dev.server import free_port
@@ -48,7 +50,7 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
         loop.add_signal_handler(number, stopping.set)
     logs = data / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    _ensure_config(data, console)
+    unconfigured = not _configured()
     try:
         async with AsyncExitStack() as stack:
             console.print("starting servers ...", style="dim")
@@ -61,6 +63,12 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
             mail = await stack.enter_async_context(
                 SmtpSink(data_dir=data / "mail", port=_port(1025))
             )
+            if unconfigured:
+                _write_config(data, nats=nats, postgres=postgres)
+                os.environ[ROOT_VARIABLE] = str(data.resolve())
+                console.print(
+                    "no config/shared.yml here: every setting has its default", style="dim"
+                )
             console.print("starting services ...", style="dim")
             processes = _processes(targets, nats=nats, postgres=postgres, mail=mail, logs=logs)
             for process in processes:
@@ -78,16 +86,21 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
     return 0
 
 
-def _ensure_config(data: Path, console: Console) -> None:
-    """Where there is no configuration yet, use an empty one: a first service needs none."""
+def _configured() -> bool:
     try:
         find_root(None, os.environ)
     except ConfigError:
-        empty = data / "config" / "shared.yml"
-        empty.parent.mkdir(parents=True, exist_ok=True)
-        empty.touch()
-        os.environ["GLAM_CONFIG_ROOT"] = str(data.resolve())
-        console.print("no config/shared.yml here: every setting has its default", style="dim")
+        return False
+    return True
+
+
+def _write_config(data: Path, *, nats: NatsServer, postgres: PostgresServer) -> None:
+    """Write where the servers are: a first service needs no more, nor does who looks after it."""
+    database = postgres.settings.model_dump(mode="json", include={"host", "port", "name", "user"})
+    file = data / SHARED_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({"nats": {"servers": [nats.url]}, "database": database})
+    file.write_text(f"# Written by glam up, each time.\n{text}", "utf-8")
 
 
 def _processes(
