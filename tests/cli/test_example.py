@@ -42,9 +42,7 @@ def test_it_has_a_lock_and_an_asyncapi_document_of_its_own(folder: Path) -> None
     assert "Paid" in document["components"]["schemas"]
 
 
-async def test_glam_up_runs_it_from_its_one_file_and_the_doctor_finds_its_servers(
-    folder: Path,
-) -> None:
+async def test_glam_up_runs_it_and_the_doctor_finds_the_servers(folder: Path) -> None:
     command = [*GLAM, "up", "invoice.py", "--no-reload"]
     with (folder / "told").open("wb") as told:
         process = await asyncio.create_subprocess_exec(

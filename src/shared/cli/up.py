@@ -65,7 +65,6 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
             )
             if unconfigured:
                 _write_config(data, nats=nats, postgres=postgres)
-                os.environ[ROOT_VARIABLE] = str(data.resolve())
                 console.print(
                     "no config/shared.yml here: every setting has its default", style="dim"
                 )
@@ -95,11 +94,12 @@ def _configured() -> bool:
 
 
 def _write_config(data: Path, *, nats: NatsServer, postgres: PostgresServer) -> None:
-    """Write where the servers are: a first service needs no more, nor does who looks after it."""
+    """Write where the servers are, and have it read: a first service needs no more."""
     database = postgres.settings.model_dump(mode="json", include={"host", "port", "name", "user"})
     file = data / SHARED_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump({"nats": {"servers": [nats.url]}, "database": database})
+    os.environ[ROOT_VARIABLE] = str(data.resolve())
     file.write_text(f"# Written by glam up, each time.\n{text}", "utf-8")
 
 

@@ -156,7 +156,7 @@ class Application(Generic[S]):
         await self._stack.__aexit__(kind, error, trace)
 
     async def drain(self) -> None:
-        """Shut down gracefully: stop fetching, finish what is handled, publish what is committed.
+        """Graceful shutdown: stop fetching, finish what is handled, publish what is committed.
 
         Bounded by ``drain_seconds``; what is not finished then is cancelled and handed back to
         the server. HTTP is still answered, with readiness at 503. A second call waits for nothing
