@@ -74,3 +74,12 @@ async def test_glam_up_runs_it_and_the_doctor_finds_the_servers(folder: Path) ->
             process.send_signal(signal.SIGTERM)
         await process.wait()
     assert process.returncode == 0
+
+
+def test_glam_up_starts_nothing_for_a_service_that_is_not_there(folder: Path) -> None:
+    told = subprocess.run(
+        [*GLAM, "up", "nope.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert "there is no file" in told.stderr
+    assert "starting servers" not in told.stdout

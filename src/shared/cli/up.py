@@ -10,7 +10,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from watchfiles import Change
+
+    from shared.service import Service
 
 __all__ = ["bring_up"]
 
@@ -51,6 +53,7 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
     logs = data / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     unconfigured = not _configured()
+    services = {target: load_service(target) for target in targets}  # before anything is started
     try:
         async with AsyncExitStack() as stack:
             console.print("starting servers ...", style="dim")
@@ -69,7 +72,7 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
                     "no config/shared.yml here: every setting has its default", style="dim"
                 )
             console.print("starting services ...", style="dim")
-            processes = _processes(targets, nats=nats, postgres=postgres, mail=mail, logs=logs)
+            processes = _processes(services, nats=nats, postgres=postgres, mail=mail, logs=logs)
             for process in processes:
                 await stack.enter_async_context(process)
             console.print(_addresses(processes, nats=nats, postgres=postgres, mail=mail, data=data))
@@ -104,7 +107,7 @@ def _write_config(data: Path, *, nats: NatsServer, postgres: PostgresServer) -> 
 
 
 def _processes(
-    targets: list[str],
+    services: dict[str, Service[Any]],
     *,
     nats: NatsServer,
     postgres: PostgresServer,
@@ -113,8 +116,7 @@ def _processes(
 ) -> list[ServiceProcess]:
     processes = []
     taken: set[int] = set()
-    for target in targets:
-        service = load_service(target)
+    for target, service in services.items():
         settings = service.load_settings()
         port = _port(settings.api.port, taken)
         taken.add(port)

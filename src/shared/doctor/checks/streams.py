@@ -329,7 +329,8 @@ def _memory(facts: StreamFacts, users: Sequence[CheckedService]) -> list[Finding
                     Severity.NOTE,
                     about,
                     f"a relay that dies between storing and marking, with none to take over for "
-                    f"{duration(window)}, stores a message twice; {', '.join(again)} have no inbox",
+                    f"{duration(window)}, stores a message twice; without an inbox: "
+                    f"{', '.join(again)}",
                     "take a UnitOfWork in the handler, or make it idempotent",
                 )
             )
