@@ -42,8 +42,8 @@ def test_it_has_a_lock_and_an_asyncapi_document_of_its_own(folder: Path) -> None
     assert "Paid" in document["components"]["schemas"]
 
 
-async def test_glam_up_runs_it_from_its_one_file(folder: Path) -> None:
-    command = [*GLAM, "up", "invoice.py", "--no-reload", "--data", "data"]
+async def test_glam_up_runs_it_and_the_doctor_finds_the_servers(folder: Path) -> None:
+    command = [*GLAM, "up", "invoice.py", "--no-reload"]
     with (folder / "told").open("wb") as told:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=folder, stdout=told, stderr=told
@@ -60,11 +60,26 @@ async def test_glam_up_runs_it_from_its_one_file(folder: Path) -> None:
                     f"{address.removesuffix('/docs')}/invoices", json=invoice
                 )
                 assert answer.status_code == 202
-            log = folder / "data" / "logs" / "invoice-service.jsonl"
+            log = folder / ".glam" / "logs" / "invoice-service.jsonl"
             while "invoice 2026-1 is paid" not in log.read_text():
                 await asyncio.sleep(0.1)
+            # The servers may have other ports than the usual ones: the doctor is told which.
+            found = json.loads(
+                await asyncio.to_thread(glam, folder, "doctor", "invoice.py", "--json")
+            )
+            assert {each["severity"] for each in found} <= {"ok", "note"}
+            assert len(found) > 3
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await process.wait()
     assert process.returncode == 0
+
+
+def test_glam_up_starts_nothing_for_a_service_that_is_not_there(folder: Path) -> None:
+    told = subprocess.run(
+        [*GLAM, "up", "nope.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert "there is no file" in told.stderr
+    assert "starting servers" not in told.stdout

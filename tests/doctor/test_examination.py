@@ -226,7 +226,7 @@ async def test_what_remembers_too_briefly(nats_settings: NatsSettings) -> None:
     )
     async with merchant_stream(nats_settings):
         found = await ill(service, settings)
-    assert "hello-service-again have no inbox" in found["dedupe-outage"].what
+    assert "without an inbox: hello-service-again" in found["dedupe-outage"].what
     assert found["inbox-replay"].severity is Severity.NOTE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,8 @@ def test_streams_of_two_domains_never_overlap(domain: str, kind: str) -> None:
 
 @pytest.mark.parametrize("domain", ["attempts", "dead_letters", "Dead_Letters_Audit", "obj_x"])
 def test_a_domain_whose_stream_would_be_the_chassis_own_is_refused(domain: str) -> None:
-    with pytest.raises(StreamError, match=f"{domain.upper()} is the chassis' own"):
+    told = f"{domain.upper()} is the chassis' own.* choose another domain than '{domain}'"
+    with pytest.raises(StreamError, match=told):
         CONVENTION.holding(f"evt.{domain}.made")
 
 
@@ -132,6 +134,29 @@ def test_a_stream_that_takes_a_subject_twice_is_refused() -> None:
         StreamDefinition("ORDERS", ("orders..x",))
 
 
+def test_subjects_may_be_a_list_and_not_a_text() -> None:
+    listed: Any = ["orders.>"]
+    assert StreamDefinition("ORDERS", listed) == StreamDefinition("ORDERS", ("orders.>",))
+    text: Any = "orders.>"
+    with pytest.raises(StreamError, match=r"'orders.>', not a tuple: subjects=\('orders.>',\)"):
+        StreamDefinition("ORDERS", text)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"replicas": 9}, "replicas is 9: it must be 1 to 5"),
+        ({"replicas": 0}, "replicas is 0: it must be above 0, or None"),
+        ({"max_age_seconds": -1}, "max_age_seconds is -1: it must be above 0, or None"),
+        ({"retention": "week"}, "'week': it must be one of limits, interest, workqueue"),
+        ({"storage": "disk"}, "'disk': it must be one of file, memory"),
+    ],
+)
+def test_a_value_that_no_server_takes_is_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(StreamError, match=f"stream ORDERS: .*{told}"):
+        StreamDefinition("ORDERS", ("orders.>",), **values)
+
+
 def test_a_contract_names_its_stream() -> None:
     defined = Contract("orders.created", Paid, stream=StreamDefinition("ORDERS", ("orders.>",)))
     assert CONVENTION.of(defined).subjects == ("orders.>",)
@@ -174,6 +199,17 @@ def test_settings_change_streams_and_add_some() -> None:
 def test_a_contract_wants_a_subject(subject: str) -> None:
     with pytest.raises(ValueError, match="is not a subject"):
         Contract(subject, Paid)
+
+
+def test_a_wildcard_in_the_place_of_the_domain_is_told_where_it_may_stand() -> None:
+    with pytest.raises(StreamError, match=r"'evt\.\*\.paid' .*'\*' and '>' after the domain"):
+        Contract("evt.*.paid", Paid)
+
+
+def test_a_payload_is_a_pydantic_model() -> None:
+    payload: Any = dict
+    with pytest.raises(TypeError, match="payload is <class 'dict'>: it must be a pydantic model"):
+        Contract("evt.invoice.paid", payload)
 
 
 def test_a_contract_may_be_a_filter_and_have_a_durable() -> None:

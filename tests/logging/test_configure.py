@@ -71,6 +71,17 @@ def test_lines_of_other_libraries_look_the_same(lines: Lines) -> None:
     assert written[1].items() >= {"message": "bound well", "name": "n", "merchant_id": "m"}.items()
 
 
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_what_libraries_tell_of_their_own_setting_up_is_for_debugging(
+    lines: Lines, level: Any
+) -> None:
+    settings = LoggingSettings(level=level)
+    configure_logging(settings, service="credit-service", environment="prod")
+    for name in ("alembic.runtime.plugins", "shared.database.engine.pool.MeasuredPool"):
+        logging.getLogger(name).info("setting up")
+    assert len(lines()) == (2 if level == "DEBUG" else 0)
+
+
 @pytest.mark.parametrize(
     ("format_", "environment", "json_lines"),
     [

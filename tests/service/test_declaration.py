@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from shared.config import ServiceSettings
 from shared.delivery import UnitOfWork
 from shared.events import Contract
+from shared.messaging import CallNext, Delivery
 from shared.service import DeclarationError, Provisions, Service
 from shared.service.handlers import Handler
 from shared.service.providers import Provider
@@ -49,6 +52,53 @@ def test_a_plain_handler_is_refused_what_a_thread_cannot_have() -> None:
     with pytest.raises(DeclarationError, match="track is a generator"):
         Handler.of(SHIP, track)
     assert Handler.of(SHIP, send).blocking
+
+
+def test_what_is_not_a_contract_is_refused_with_its_value() -> None:
+    with pytest.raises(DeclarationError, match=r"cannot publish 'evt\.invoice.paid', which is not"):
+        Service("till-service", publishes=["evt.invoice.paid"])  # type: ignore[list-item]
+    with pytest.raises(DeclarationError, match="publishes is one Contract: it must be a list"):
+        Service("till-service", publishes=SHIP)  # type: ignore[arg-type]
+    service = Service("till-service")
+    with pytest.raises(DeclarationError, match=r"cannot handle <function .*not a Contract"):
+
+        @service.handles  # type: ignore[arg-type] # without parentheses nothing would be handled
+        async def forgotten(parcel: Parcel) -> None: ...
+
+
+async def one_argument(delivery: Delivery) -> None: ...
+
+
+def not_async(delivery: Delivery, call_next: CallNext) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([not_async], r"not_async is not async: it must be async def step\((delivery|message), "),
+        ([one_argument], "one_argument: too many positional arguments: it must be async def"),
+        (["sign"], "'sign' is not a function"),
+        (one_argument, "it must be a list, "),
+    ],
+)
+def test_a_middleware_that_could_not_work_is_refused_when_it_is_declared(
+    steps: Any, told: str
+) -> None:
+    with pytest.raises(DeclarationError, match=told):
+        Service("till-service", middleware=steps)
+    with pytest.raises(DeclarationError, match=told):
+        Service("till-service", publish_middleware=steps)
+    service = Service("till-service")
+    with pytest.raises(DeclarationError, match=told):
+        service.handles(SHIP, middleware=steps)
+
+
+def test_a_middleware_added_later_is_looked_at_when_the_service_is_assembled() -> None:
+    service = Service("till-service")
+    late: Any = not_async
+    service.middleware.append(late)
+    with pytest.raises(DeclarationError, match="not_async is not async"):
+        service.assemble(ServiceSettings())
 
 
 def test_a_parameter_without_annotation_is_named() -> None:

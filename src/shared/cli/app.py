@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from shared.cli.doctor import doctor
-from shared.cli.target import Target, Targets, load_service, services_meant
+from shared.cli.target import (
+    DEVELOPMENT_DATA,
+    Target,
+    Targets,
+    load_service,
+    services_meant,
+)
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
@@ -69,7 +75,7 @@ def up(
     *,
     data: Annotated[
         Path, typer.Option(help="Where servers keep their data and services their logs.")
-    ] = Path(".glam"),
+    ] = DEVELOPMENT_DATA,
     reload: Annotated[bool, typer.Option(help="Restart services when code changes.")] = True,
 ) -> None:
     """Start NATS, PostgreSQL, a mail sink and services for development; print every address."""
@@ -87,7 +93,7 @@ def trace(
     trace_id: Annotated[str, typer.Argument(help="32 hex digits: X-Trace-ID of an answer.")],
     logs: Annotated[
         Path, typer.Option(help="Folder (or file) of JSON logs; searched with its subfolders.")
-    ] = Path(".glam/logs"),
+    ] = DEVELOPMENT_DATA / "logs",
 ) -> None:
     """Draw one trace as a tree, over all services, from their logs."""
     from rich.console import Console  # noqa: PLC0415

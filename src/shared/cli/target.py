@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LOCAL = "nats://127.0.0.1:4222"
 
+DEVELOPMENT_DATA = Path(".glam")
+"""Where `glam up` keeps its data, and the configuration of a project that has none."""
+
 Target = Annotated[
     str, typer.Argument(help="services.credit, module:attribute or hello.py", metavar="SERVICE")
 ]
@@ -35,6 +39,9 @@ Targets = Annotated[
 def load_service(target: str) -> Service[Any]:
     """Return the service that ``target`` names.
 
+    Where there is no configuration, its settings will be those that the last ``glam up`` wrote
+    here: where its servers are.
+
     Args:
         target: ``services.credit`` (a package, whose module ``service`` is meant),
             ``services.credit.service:service`` or ``hello.py``. Without an attribute the module's
@@ -45,6 +52,7 @@ def load_service(target: str) -> Service[Any]:
     """
     from shared.service import Service  # noqa: PLC0415 - keeps `glam --help` quick
 
+    _find_configuration()
     name, _, attribute = target.partition(":")
     module = _load_module(name)
     if attribute:
@@ -115,6 +123,17 @@ def contracts_here() -> tuple[Contract[Any], ...]:
     services = [load_service(target) for target in discover_services(Path.cwd())]
     spoken = [contract for service in services for contract in service.contracts]
     return tuple(dict.fromkeys([*spoken, *declared_contracts(Path.cwd())]))
+
+
+def _find_configuration() -> None:
+    from shared.config import ConfigError, find_root  # noqa: PLC0415
+    from shared.config.place import ROOT_VARIABLE, SHARED_FILE  # noqa: PLC0415
+
+    try:
+        find_root(None, os.environ)
+    except ConfigError:
+        if ROOT_VARIABLE not in os.environ and (DEVELOPMENT_DATA / SHARED_FILE).is_file():
+            os.environ[ROOT_VARIABLE] = str(DEVELOPMENT_DATA.resolve())
 
 
 def _load_module(name: str) -> ModuleType:

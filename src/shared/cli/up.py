@@ -10,13 +10,15 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from shared.cli.target import load_service
 from shared.config import ConfigError, find_root
+from shared.config.place import ROOT_VARIABLE, SHARED_FILE
 from shared.dev import NatsServer, PostgresServer, ProcessError, ServiceProcess, SmtpSink
 from shared.dev.environment import service_environment
 from shared.dev.server import free_port
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from watchfiles import Change
+
+    from shared.service import Service
 
 
 class _Servers(NamedTuple):
@@ -52,7 +56,8 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
         loop.add_signal_handler(number, stopping.set)
     logs = data / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    _ensure_config(data, console)
+    unconfigured = not _configured()
+    services = {target: load_service(target) for target in targets}  # before anything is started
     try:
         async with AsyncExitStack() as stack:
             console.print("starting servers ...", style="dim")
@@ -62,8 +67,13 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
                 await begin(PostgresServer(data_dir=_postgres_dir(data), port=_port(5432))),
                 await begin(SmtpSink(data_dir=data / "mail", port=_port(1025))),
             )
+            if unconfigured:
+                _write_config(data, nats=servers.nats, postgres=servers.postgres)
+                console.print(
+                    "no config/shared.yml here: every setting has its default", style="dim"
+                )
             console.print("starting services ...", style="dim")
-            processes = _processes(targets, servers, logs)
+            processes = _processes(services, servers, logs)
             for process in processes:
                 await stack.enter_async_context(process)
             console.print(_addresses(processes, servers, data))
@@ -79,23 +89,30 @@ async def bring_up(targets: list[str], *, data: Path, reload: bool) -> int:
     return 0
 
 
-def _ensure_config(data: Path, console: Console) -> None:
-    """Where there is no configuration yet, use an empty one: a first service needs none."""
+def _configured() -> bool:
     try:
         find_root(None, os.environ)
     except ConfigError:
-        empty = data / "config" / "shared.yml"
-        empty.parent.mkdir(parents=True, exist_ok=True)
-        empty.touch()
-        os.environ["GLAM_CONFIG_ROOT"] = str(data.resolve())
-        console.print("no config/shared.yml here: every setting has its default", style="dim")
+        return False
+    return True
 
 
-def _processes(targets: list[str], servers: _Servers, logs: Path) -> list[ServiceProcess]:
+def _write_config(data: Path, *, nats: NatsServer, postgres: PostgresServer) -> None:
+    """Write where the servers are, and have it read: a first service needs no more."""
+    database = postgres.settings.model_dump(mode="json", include={"host", "port", "name", "user"})
+    file = data / SHARED_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({"nats": {"servers": [nats.url]}, "database": database})
+    os.environ[ROOT_VARIABLE] = str(data.resolve())
+    file.write_text(f"# Written by glam up, each time.\n{text}", "utf-8")
+
+
+def _processes(
+    services: dict[str, Service[Any]], servers: _Servers, logs: Path
+) -> list[ServiceProcess]:
     processes = []
     taken: set[int] = set()
-    for target in targets:
-        service = load_service(target)
+    for target, service in services.items():
         settings = service.load_settings()
         port = _port(settings.api.port, taken)
         taken.add(port)

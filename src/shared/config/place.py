@@ -45,7 +45,8 @@ def find_root(root: Path | None, environ: Mapping[str, str]) -> Path:
             Mistake(
                 "",
                 f"{SHARED_FILE} is not in {tried}: tried {', '.join(map(str, candidates))};"
-                f" set {ROOT_VARIABLE} to the folder that holds it",
+                f" write it ('environment: dev' is enough), or set {ROOT_VARIABLE} to the folder"
+                " that holds it",
             )
         ],
     )

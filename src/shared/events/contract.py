@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Generic, cast
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from shared.errors import ValidationError
@@ -59,6 +60,7 @@ class Contract(Generic[P]):
         codec: how a message is read and written; in our envelope by default.
 
     Raises:
+        TypeError: the payload is not a pydantic model.
         ValueError: the subject is malformed, the durable is not a name, or the version is below 1.
 
     """
@@ -75,6 +77,11 @@ class Contract(Generic[P]):
 
     def __post_init__(self) -> None:
         check_filter(self.subject)
+        if not (isinstance(self.payload, type) and issubclass(self.payload, BaseModel)):
+            raise TypeError(
+                f"{self.subject}: payload is {self.payload!r}: it must be a pydantic model, "
+                "class Paid(BaseModel): ..."
+            )
         if self.version < 1:
             raise ValueError(f"{self.subject}: version is {self.version}: it must be 1 or more")
         if self.durable is not None and not _DURABLE.fullmatch(self.durable):

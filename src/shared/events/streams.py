@@ -36,6 +36,18 @@ _OWN_NAMES = frozenset({"ATTEMPTS", "DEAD_LETTERS", "DEAD_LETTERS_AUDIT"})
 _OWN_PREFIXES = ("OBJ_", "KV_", "$")
 _OWN_SUBJECTS = ("attempts.>", "dlq.>", "dlq-audit.>", "fence.>", "$JS.>", "$SYS.>", "_INBOX.>")
 
+_CHOICES = {"retention": ("limits", "interest", "workqueue"), "storage": ("file", "memory")}
+_ABOVE_ZERO = (
+    "max_age_seconds",
+    "max_messages",
+    "max_bytes",
+    "max_message_bytes",
+    "max_messages_per_subject",
+    "replicas",
+    "dedupe_window_seconds",
+)
+_MOST_REPLICAS = 5  # that a JetStream server makes of one stream
+
 
 class StreamError(ValueError):
     """Streams are defined in a way that cannot hold; the message names the definitions."""
@@ -71,7 +83,8 @@ class StreamDefinition:
             widened.
 
     Raises:
-        StreamError: the name or a subject is malformed, or is one of the chassis' own.
+        StreamError: the name or a subject is malformed, or is one of the chassis' own; or a value
+            is not one of those above.
 
     """
 
@@ -99,6 +112,12 @@ class StreamDefinition:
                 f"stream {self.name} is the chassis' own: choose another name "
                 f"(for {', '.join(self.subjects)})"
             )
+        if isinstance(self.subjects, str):
+            raise StreamError(
+                f"stream {self.name}: subjects is the text {self.subjects!r}, not a tuple: "
+                f"subjects=({self.subjects!r},)"
+            )
+        object.__setattr__(self, "subjects", tuple(self.subjects))
         if not self.subjects:
             raise StreamError(f"stream {self.name} takes no subject: subjects=('orders.>',)")
         for subject in self.subjects:
@@ -115,6 +134,25 @@ class StreamDefinition:
                     f"stream {self.name}: {one!r} and {other!r} overlap, and a stream takes a "
                     "subject once"
                 )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise StreamError(
+                    f"stream {self.name}: {name} is {getattr(self, name)!r}: it must be one of "
+                    f"{', '.join(known)}"
+                )
+        for name in _ABOVE_ZERO:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise StreamError(
+                    f"stream {self.name}: {name} is {value}: it must be above 0, or None"
+                )
+        if self.replicas is not None and self.replicas > _MOST_REPLICAS:
+            raise StreamError(
+                f"stream {self.name}: replicas is {self.replicas}: it must be 1 to {_MOST_REPLICAS}"
+            )
 
     def holds(self, subject: str) -> bool:
         """Tell whether it takes the subject, or all that a filter matches."""
@@ -286,6 +324,13 @@ def conventional(subject: str) -> StreamDefinition:
             f"Service(..., streams=[StreamDefinition('ORDERS', ({subject!r},))])"
         )
     domain = match[1]
+    if domain.upper() in _OWN_NAMES or domain.upper().startswith(_OWN_PREFIXES):
+        raise StreamError(
+            f"stream {domain.upper()} is the chassis' own, and by convention it would hold "
+            f"{subject!r}: choose another domain than {domain!r}, or define a stream of another "
+            f"name for it, StreamDefinition('MY_{domain.upper()}', ('evt.{domain}.>', "
+            f"'cmd.{domain}.>'))"
+        )
     return StreamDefinition(domain.upper(), (f"cmd.{domain}.>", f"evt.{domain}.>"))
 
 
@@ -308,13 +353,17 @@ def check_filter(subject: str) -> str:
     """
     if subject.startswith(("cmd.", "evt.")):
         if _FILTER.fullmatch(subject) is None:
+            wildcards = (
+                "" if is_literal(subject) else ", '*' and '>' after the domain, and '>' at the end"
+            )
             raise StreamError(
                 f"{subject!r} is not a subject: expected cmd.<domain>.<...> or "
-                "evt.<domain>.<...> in letters, digits, '-' and '_'"
+                f"evt.<domain>.<...> in letters, digits, '-' and '_'{wildcards}"
             )
     elif _THEIRS.fullmatch(subject) is None:
         raise StreamError(
-            f"{subject!r} is not a subject: expected tokens joined by '.', without white space"
+            f"{subject!r} is not a subject: expected tokens joined by '.', without white space, "
+            "and '>' only as the last"
         )
     return subject
 

@@ -26,7 +26,7 @@ _FILES_KEPT = 5
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
 
 # Loggers that tell at INFO what is ours to tell, or nobody's: httpx each URL with its query.
-_TOO_TALKATIVE = ("alembic.runtime.migration", "httpx", "sqlalchemy.pool")
+_TOO_TALKATIVE = ("alembic.runtime", "httpx", "shared.database.engine.pool", "sqlalchemy.pool")
 
 
 def configure_logging(settings: LoggingSettings, *, service: str, environment: str) -> None:

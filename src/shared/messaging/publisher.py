@@ -13,6 +13,7 @@ from shared.messaging.publishing.acknowledgements import PubAck
 from shared.messaging.publishing.middleware import through
 from shared.messaging.publishing.sender import Sender
 from shared.messaging.publishing.wire import OutgoingMessage
+from shared.messaging.steps import check_steps
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -76,7 +77,11 @@ class Publisher:
 
         The first step is the outermost, outside of those this publisher may have already. See
         `shared.messaging.publishing.middleware` for what a step is.
+
+        Raises:
+            TypeError: A step is not an async function of a message and `call_next`.
         """
+        check_steps(steps, "message")
         if not steps:
             return self
         publisher = copy(self)

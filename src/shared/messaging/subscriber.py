@@ -29,8 +29,8 @@ from shared.messaging.consuming.subscription import State, SubscriberStatus, Sub
 from shared.messaging.streams.consumers import (
     can_pin,
     ensure_consumer,
-    look_ahead,
     pin_seconds,
+    prefetch,
     unpin,
     withdraw,
 )
@@ -96,6 +96,10 @@ class Subscriber:
     counted: the message keeps its place and is tried again, see `RetryPolicy.outage_seconds`.
     After `outage_threshold` of them in a row nothing more is fetched, and one message at a time
     tries, until the outage is over.
+
+    Its backpressure: it asks for no more messages than it has free places, and the rest waits at
+    the server. There are `concurrency` places, so many batches with `batch`, and with `order_by`
+    more than handlers (the prefetch), for messages that wait until those of their key are done.
     """
 
     def __init__(
@@ -138,7 +142,7 @@ class Subscriber:
                 ready=self._launch,
                 give_back=self._give_back,
             )
-            self._places = look_ahead(subscription)
+            self._places = prefetch(subscription)
         elif subscription.batch is not None:
             self._queue = Batched(subscription.batch, ready=self._launch)
             self._places *= subscription.batch.size
@@ -215,7 +219,7 @@ class Subscriber:
             self._stopped.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Shut down gracefully: stop fetching, let the running handlers finish, and end `run`.
+        """Graceful shutdown: stop fetching, let the running handlers finish, and end `run`.
 
         What arrived and was not begun is given back at once. Handlers that still run after
         `grace_seconds` are cancelled and their messages given back. Neither counts as an attempt. A

@@ -65,7 +65,8 @@ class Application(Generic[S]):
     be entered again; assemble a new one.
 
     Raises:
-        DeclarationError: the streams contradict each other, or there is none for a contract.
+        DeclarationError: the streams contradict each other, or there is none for a contract, or a
+            middleware is not an async function.
 
     Attributes:
         app: the FastAPI application.
@@ -78,6 +79,7 @@ class Application(Generic[S]):
     def __init__(
         self, service: Declared[S], settings: S, *, configuration: Sequence[Setting] = ()
     ) -> None:
+        service.check_middleware()
         self.service = service
         self.streams = service.streams_with(settings.nats)
         self.settings = settings
@@ -153,7 +155,7 @@ class Application(Generic[S]):
         await self._stack.__aexit__(kind, error, trace)
 
     async def drain(self) -> None:
-        """Shut down gracefully: stop fetching, finish what is handled, publish what is committed.
+        """Graceful shutdown: stop fetching, finish what is handled, publish what is committed.
 
         Bounded by ``drain_seconds``; what is not finished then is cancelled and handed back to
         the server. HTTP is still answered, with readiness at 503. A second call waits for nothing
@@ -247,11 +249,13 @@ class Application(Generic[S]):
                 await bus.ensure_stream(stream)
             elif not await check_holder(bus, stream.name, subjects):
                 _logger.warning(
-                    "stream %s is not there yet; %s waits for it with %s, until who publishes its "
-                    "events or handles its commands creates it",
+                    "stream %s is not there yet; %s waits for it with %s, until %s creates it",
                     stream.name,
                     self.service.name,
                     ", ".join(subjects),
+                    "who looks after it"
+                    if stream.external
+                    else "who publishes its events or handles its commands",
                     extra={"stream": stream.name, "subjects": subjects},
                 )
 

@@ -10,7 +10,8 @@ from fastapi import APIRouter
 from typing_extensions import TypeVar
 
 from shared.config import ServiceSettings
-from shared.events import StreamDefinition, StreamError, StreamTable
+from shared.events import Contract, StreamDefinition, StreamError, StreamTable
+from shared.messaging.steps import check_steps
 from shared.service.errors import DeclarationError
 from shared.service.handlers import Handler, HandlerFunction, OrderBy
 from shared.service.providers import Provider
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shared.config import NatsSettings
-    from shared.events import Contract
     from shared.messaging import BatchPolicy, Middleware, PublishMiddleware, RetryPolicy
 
 
@@ -52,6 +52,8 @@ class Declared(Generic[S]):
                 f"service name {name!r}: lower case words joined by '-', like credit-service"
             )
         self.name = name
+        _check_middleware(name, middleware, publish_middleware)
+        _check_contracts(name, publishes)
         self.settings_type = settings
         self.publishes = tuple(publishes)
         self.migrations = migrations
@@ -63,12 +65,6 @@ class Declared(Generic[S]):
         self.publish_middleware = list(publish_middleware)
         self.handlers: list[Handler] = []
         self.providers: list[Provider] = []
-        for contract in self.publishes:
-            if not contract.is_literal:
-                raise DeclarationError(
-                    f"{name} cannot publish {contract.subject}: it is a filter, and a message has "
-                    "one subject"
-                )
         try:
             self._defined = StreamTable(streams)
         except StreamError as error:
@@ -128,9 +124,16 @@ class Declared(Generic[S]):
                 message's context and span, with ``delivery.payload`` read, before its transaction.
 
         Raises:
-            DeclarationError: the function cannot be a handler, the name or the durable consumer is
-                taken, options exclude each other, or the contract's stream contradicts another.
+            DeclarationError: the function cannot be a handler, a middleware not a step, the name
+                or the durable consumer is taken, options exclude each other, or the contract's
+                stream contradicts another.
         """
+        if not isinstance(contract, Contract):
+            raise DeclarationError(
+                f"{self.name} cannot handle {contract!r}, which is not a Contract: "
+                "@service.handles(Contract('evt.invoice.paid', Paid))"
+            )
+        _check_middleware(self.name, middleware)
 
         def declare(function: F) -> F:
             handler = Handler.of(
@@ -206,14 +209,51 @@ class Declared(Generic[S]):
                     for name, stream in settings.streams.items()
                 }
             )
-            used = {table.holding(contract.subject) for contract in self.contracts}
+            used = dict.fromkeys(table.holding(contract.subject) for contract in self.contracts)
             StreamTable([*table, *used])  # two by convention may have one name
         except StreamError as error:
             raise DeclarationError(f"{self.name}: {error}") from error
         return table
+
+    def check_middleware(self) -> None:
+        """Look at its middleware again, which may be added to until it is assembled.
+
+        Raises:
+            DeclarationError: one is not an async function of two arguments.
+        """
+        _check_middleware(self.name, self.middleware, self.publish_middleware)
 
     def _check_streams(self, *more: Contract[Any]) -> None:
         try:
             self._defined.including([*self.contracts, *more])
         except StreamError as error:
             raise DeclarationError(f"{self.name}: {error}") from error
+
+
+def _check_contracts(name: str, publishes: Collection[object]) -> None:
+    if isinstance(publishes, Contract):
+        raise DeclarationError(f"{name}: publishes is one Contract: it must be a list, [...]")
+    for contract in publishes:
+        if not isinstance(contract, Contract):
+            raise DeclarationError(
+                f"{name} cannot publish {contract!r}, which is not a Contract: "
+                "publishes=[Contract('evt.invoice.paid', Paid)]"
+            )
+        if not contract.is_literal:
+            raise DeclarationError(
+                f"{name} cannot publish {contract.subject}: it is a filter, and a message has one "
+                "subject: name each, like "
+                f"{contract.subject.replace('*', 'paid').replace('>', 'paid')}"
+            )
+
+
+def _check_middleware(
+    name: str,
+    middleware: Sequence[Middleware],
+    publish_middleware: Sequence[PublishMiddleware] = (),
+) -> None:
+    try:
+        check_steps(middleware, "delivery")
+        check_steps(publish_middleware, "message")
+    except TypeError as error:
+        raise DeclarationError(f"{name}: {error}") from error

@@ -55,8 +55,9 @@ class Service(Declared[S]):
             call_next)``; what is in the outbox goes through them when the relay sends it.
 
     Raises:
-        DeclarationError: the name is not kebab case, what it publishes is a filter, or two streams
-            contradict each other or overlap.
+        DeclarationError: the name is not kebab case, what it publishes is not a contract or is a
+            filter, a middleware is not an async function, or two streams contradict each other or
+            overlap.
     """
 
     def load_settings(self) -> S:

@@ -276,3 +276,25 @@ async def test_what_the_engine_itself_publishes_goes_through_no_step(
     subscribers.start(bus, handler)
     await eventually(DeadLetters(bus).list)
     assert bus.publisher.plain is bus.publisher.plain.plain
+
+
+async def test_a_step_that_returns_nothing_fails_its_message_and_no_other(bus: Bus) -> None:
+    async def forgets(message: OutgoingMessage, call_next: PublishNext) -> PubAck:
+        if message.message_id == "m2":
+            return None  # type: ignore[return-value]
+        return await call_next(message)
+
+    publisher = bus.publisher.with_middleware(forgets)
+    first, forgotten, third = await publisher.publish_all([message(n) for n in (1, 2, 3)])
+    assert isinstance(first, PubAck)
+    assert isinstance(third, PubAck)
+    assert "forgets returned None: it must return what call_next returns" in str(forgotten)
+    with pytest.raises(MessageBusError, match="forgets returned None"):
+        await publisher.publish(message(2))
+
+
+async def test_a_step_that_is_not_async_is_refused_where_it_is_given(bus: Bus) -> None:
+    def plain(message: OutgoingMessage, call_next: PublishNext) -> PubAck: ...  # type: ignore[empty-body]
+
+    with pytest.raises(TypeError, match="plain is not async: it must be async def step"):
+        bus.publisher.with_middleware(plain)  # type: ignore[arg-type]

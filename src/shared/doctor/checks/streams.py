@@ -261,7 +261,7 @@ def _memory(facts: StreamFacts, users: Sequence[CheckedService], found: Findings
             found.note(
                 "dedupe-outage",
                 f"a relay that dies between storing and marking, with none to take over for "
-                f"{duration(window)}, stores a message twice; {', '.join(again)} have no inbox",
+                f"{duration(window)}, stores a message twice; without an inbox: {', '.join(again)}",
                 "take a UnitOfWork in the handler, or make it idempotent",
             )
         kept = delivery.outbox_retention_hours * 3600

@@ -228,6 +228,7 @@ class Bus:
             self._on_closed(client)
 
         options = self._options()
+        servers = ", ".join(self.settings.servers)
         connecting = asyncio.create_task(
             client.connect(error_cb=on_error, closed_cb=on_closed, **options)
         )
@@ -241,8 +242,8 @@ class Bus:
             if not connecting.done():
                 # After a refusal the client goes on trying, and its later errors tell less.
                 error = refused.result() if refused.done() else [TimeoutError(), *last][-1]
-                raise bus_error("connect", error) from error
-            with bus_errors("connect"):
+                raise bus_error("connect", error, server=servers) from error
+            with bus_errors("connect", server=servers):
                 connecting.result()
         except BaseException:
             connecting.cancel()

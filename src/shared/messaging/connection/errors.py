@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 import nats.js.errors
 
+from shared.config import redact_text
 from shared.errors import MessageBusError
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ _FINAL = (
 
 @contextmanager
 def bus_errors(
-    operation: str, *, subject: str | None = None, stream: str | None = None
+    operation: str,
+    *,
+    subject: str | None = None,
+    stream: str | None = None,
+    server: str | None = None,
 ) -> Iterator[None]:
     """Turn what the client raises inside into `MessageBusError`, the original as its cause.
 
@@ -39,7 +44,7 @@ def bus_errors(
     try:
         yield
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise bus_error(operation, error, subject=subject, stream=stream) from error
+        raise bus_error(operation, error, subject=subject, stream=stream, server=server) from error
 
 
 def bus_error(
@@ -48,11 +53,14 @@ def bus_error(
     *,
     subject: str | None = None,
     stream: str | None = None,
+    server: str | None = None,
 ) -> MessageBusError:
-    """Return `error` of the client as our own error."""
-    where = subject or stream
+    """Return `error` of the client as our own error; of `server` secrets are left out."""
+    where = f" of {subject or stream}" if subject or stream else ""
+    if server:
+        where += f" to {redact_text(server)}"
     return MessageBusError(
-        f"{operation}{f' of {where}' if where else ''} failed: {reason_of(error)}",
+        f"{operation}{where} failed: {reason_of(error)}",
         operation=operation,
         subject=subject,
         stream=stream,

@@ -171,7 +171,7 @@ class InOrder:
     async def _read(self) -> None:
         """Find out the keys of messages whose bodies lie elsewhere, and let the rest follow.
 
-        The body is not kept: as many may be ahead as `look_ahead` says, each of them large.
+        The body is not kept: as many may be ahead as `prefetch` says, each of them large.
         """
         while self._unread:
             message = self._unread[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.events.streams import CONVENTION
 from shared.messaging.consuming.retry import RetryPolicy
+from shared.messaging.steps import check_steps
 from shared.resilience import Circuit
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Subscription:
     Raises:
         ValueError: The durable's name or a number is unusable, no stream holds the subject, or
             options are given that exclude each other.
+        TypeError: A middleware is not an async function of a delivery and `call_next`.
     """
 
     subject: str
@@ -98,6 +100,7 @@ class Subscription:
                 "batch and order_by exclude each other: a message that is tried again would be "
                 "passed by the later ones of its key. With order_by, leave batch out"
             )
+        check_steps(self.middleware, "delivery")
         if self.stream is None:
             object.__setattr__(self, "stream", CONVENTION.holding(self.subject).name)
 

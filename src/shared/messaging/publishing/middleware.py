@@ -79,7 +79,16 @@ async def _outcome(
 
 
 def _bound(step: PublishMiddleware, call_next: PublishNext) -> PublishNext:
-    return lambda message: step(message, call_next)
+    async def bound(message: OutgoingMessage) -> PubAck:
+        acknowledged = await step(message, call_next)
+        if not isinstance(acknowledged, PubAck):
+            name = getattr(step, "__qualname__", type(step).__qualname__)
+            raise TypeError(
+                f"{name} returned {acknowledged!r}: it must return what call_next returns"
+            )
+        return acknowledged
+
+    return bound
 
 
 class _Group:

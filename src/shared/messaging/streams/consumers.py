@@ -27,9 +27,9 @@ _MAX_ACK_PENDING = 10_000
 # How many pauses after a crash may differ; later ones are as long as the last of these.
 _MAX_BACKOFF = 32
 
-# How far an ordered subscriber looks ahead for messages of other keys.
-_LOOK_AHEAD = 16
-_MIN_LOOK_AHEAD = 256
+# How much an ordered subscriber fetches ahead (prefetch), for messages of other keys.
+_PREFETCH = 16
+_MIN_PREFETCH = 256
 
 # A subscriber of an ordered consumer that is silent for so long loses its place to another one.
 _MIN_PIN_SECONDS = 2.0
@@ -46,9 +46,9 @@ def can_pin(bus: Connection) -> bool:
     return (version.major, version.minor) >= _PINNED_SINCE
 
 
-def look_ahead(subscription: Subscription) -> int:
-    """Return how many messages an ordered subscriber holds at most, begun or not."""
-    return min(max(_LOOK_AHEAD * subscription.concurrency, _MIN_LOOK_AHEAD), _MAX_ACK_PENDING)
+def prefetch(subscription: Subscription) -> int:
+    """Return how many messages an ordered subscriber fetches ahead at most, begun or not."""
+    return min(max(_PREFETCH * subscription.concurrency, _MIN_PREFETCH), _MAX_ACK_PENDING)
 
 
 def pin_seconds(subscription: Subscription) -> float:
@@ -135,7 +135,7 @@ def wanted_of_consumer(bus: Connection, subscription: Subscription) -> Config:
         return asked
     if can_pin(bus):
         return asked | {
-            "max_ack_pending": look_ahead(subscription),
+            "max_ack_pending": prefetch(subscription),
             "priority_policy": "pinned_client",
             "priority_groups": [GROUP],
             "priority_timeout": _nanoseconds(pin_seconds(subscription)),
