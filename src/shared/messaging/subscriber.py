@@ -190,7 +190,8 @@ class Subscriber:
     async def run(self) -> None:
         """Read and handle until drained.
 
-        Cancelled, it cancels its handlers and gives their messages back.
+        Cancelled, it cancels its handlers and gives their messages back. Cancelled again, it waits
+        no longer for those that refuse to end.
 
         Raises:
             RuntimeError: It was run before.
@@ -207,12 +208,16 @@ class Subscriber:
             await self._stopped.wait()
         finally:
             forget()
-            await self._give_up()
-            heartbeats.cancel()
-            self._bus.watchdog.leave(self._watched)
-            self._state = State.STOPPED
-            self._read_to_end.set()
-            self._stopped.set()
+            try:
+                await self._give_up()
+            finally:  # cancelled once more, it waits for no handler, and leaves nothing behind
+                if self._order is not None:
+                    self._order.close()
+                heartbeats.cancel()
+                self._bus.watchdog.leave(self._watched)
+                self._state = State.STOPPED
+                self._read_to_end.set()
+                self._stopped.set()
 
     async def drain(self, grace_seconds: float) -> None:
         """Shut down gracefully: stop fetching, let the running handlers finish, and end `run`.
