@@ -588,6 +588,39 @@ async def test_draining_lets_running_handlers_finish_and_hands_back_the_rest(bus
     await second_run
 
 
+@pytest.mark.parametrize("who", ["a handler", "somebody who waits no longer"])
+async def test_a_drain_that_is_broken_off_ends_the_subscriber_all_the_same(
+    bus: Bus, subscribers: Subscribers, who: str
+) -> None:
+    begun = asyncio.Event()
+
+    async def handler(delivery: Delivery) -> None:
+        begun.set()
+        if who == "a handler":
+            await subscriber.drain(0.1)
+        await asyncio.Event().wait()
+
+    await bus.publisher.publish(message(1))
+    subscriber = Subscriber(bus, Subscription(SUBJECT, "tests", handler, "TESTS"), service="s")
+    run = asyncio.create_task(subscriber.run())
+    await begun.wait()
+    if who != "a handler":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await subscriber.drain(60)
+    async with asyncio.timeout(25):
+        await run
+        await subscriber.drain(60)
+    assert subscriber.status.in_flight == 0
+    given_back = asyncio.Event()
+
+    async def next_one(delivery: Delivery) -> None:
+        given_back.set()
+
+    subscribers.start(bus, next_one)
+    await asyncio.wait_for(given_back.wait(), 25)
+
+
 async def test_a_run_that_is_cancelled_twice_leaves_a_handler_that_refuses_and_nothing_else(
     bus: Bus,
 ) -> None:

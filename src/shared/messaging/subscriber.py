@@ -224,7 +224,7 @@ class Subscriber:
 
         What arrived and was not begun is given back at once. Handlers that still run after
         `grace_seconds` are cancelled and their messages given back. Neither counts as an attempt. A
-        second call waits for the end of the first.
+        second call waits for the end of the first. One that is cancelled cancels the handlers.
         """
         if not self.alive:
             self._draining.set()
@@ -239,6 +239,14 @@ class Subscriber:
             self._handling.breaker.stop()
         self._wake()
         try:
+            await self._finish(grace_seconds)
+            await self._give_up()
+        finally:  # also when it is cancelled: then `run` gives up
+            self._stopped.set()
+
+    async def _finish(self, grace_seconds: float) -> None:
+        """Let the handlers finish, for so long."""
+        try:
             async with asyncio.timeout(grace_seconds):
                 await self._read_to_end.wait()
                 while self._tasks:
@@ -249,8 +257,6 @@ class Subscriber:
                 self.subscription.durable,
                 len(self._tasks),
             )
-        await self._give_up()
-        self._stopped.set()
 
     def pause(self) -> None:
         """Stop fetching until `resume`; what is here already is seen through.
