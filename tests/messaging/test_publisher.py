@@ -116,6 +116,24 @@ async def test_a_name_no_header_can_have_is_not_sent(bus: Bus, name: str) -> Non
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize("where", ["subject", "header", "id"])
+async def test_half_a_character_is_not_sent_and_takes_no_place_in_the_window(
+    bus: Bus, where: str
+) -> None:
+    half = "\ud800"  # as JSON may have it
+    wrong = {
+        "subject": OutgoingMessage(SUBJECT + half, b"", {}, "1"),
+        "header": OutgoingMessage(SUBJECT, b"", {"X-Name": half}, "1"),
+        "id": OutgoingMessage(SUBJECT, b"", {}, half),
+    }[where]
+    publisher = Publisher(bus, window=1)
+    with pytest.raises(MessageBusError) as refused:
+        await publisher.publish(wrong)
+    assert not refused.value.retryable
+    async with asyncio.timeout(25):
+        assert await publisher.publish(message(1))
+
+
 async def test_a_message_sent_on_does_not_carry_its_batch_along(bus: Bus) -> None:
     await bus.publisher.publish_atomic([message(1), message(2)])
     received = (await bus.js.get_msg("TESTS", 1)).headers or {}

@@ -7,8 +7,9 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -585,6 +586,66 @@ async def test_draining_lets_running_handlers_finish_and_hands_back_the_rest(bus
     assert {d.body: d.attempt for d in others} == {b"1": 2, b"2": 1, b"3": 1}
     await second.drain(1)
     await second_run
+
+
+@pytest.mark.parametrize("who", ["a handler", "somebody who waits no longer"])
+async def test_a_drain_that_is_broken_off_ends_the_subscriber_all_the_same(
+    bus: Bus, subscribers: Subscribers, who: str
+) -> None:
+    begun = asyncio.Event()
+
+    async def handler(delivery: Delivery) -> None:
+        begun.set()
+        if who == "a handler":
+            await subscriber.drain(0.1)
+        await asyncio.Event().wait()
+
+    await bus.publisher.publish(message(1))
+    subscriber = Subscriber(bus, Subscription(SUBJECT, "tests", handler, "TESTS"), service="s")
+    run = asyncio.create_task(subscriber.run())
+    await begun.wait()
+    if who != "a handler":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await subscriber.drain(60)
+    async with asyncio.timeout(25):
+        await run
+        await subscriber.drain(60)
+    assert subscriber.status.in_flight == 0
+    given_back = asyncio.Event()
+
+    async def next_one(delivery: Delivery) -> None:
+        given_back.set()
+
+    subscribers.start(bus, next_one)
+    await asyncio.wait_for(given_back.wait(), 25)
+
+
+async def test_a_run_that_is_cancelled_twice_leaves_a_handler_that_refuses_and_nothing_else(
+    bus: Bus,
+) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def refusing(delivery: Delivery) -> None:
+        begun.set()
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    await bus.publisher.publish(message(1))
+    threads = threading.active_count()
+    tasks = asyncio.all_tasks()
+    subscriber = Subscriber(bus, Subscription(SUBJECT, "tests", refusing, "TESTS"), service="s")
+    run = asyncio.create_task(subscriber.run())
+    await begun.wait()
+    run.cancel()
+    await asyncio.sleep(0.1)
+    run.cancel()
+    await asyncio.wait([run])
+    released.set()
+    await eventually(lambda: not asyncio.all_tasks() - tasks)
+    await eventually(lambda: threading.active_count() <= threads)
+    assert subscriber.status.state is State.STOPPED
 
 
 async def test_a_cancelled_run_hands_back_what_it_held(bus: Bus) -> None:

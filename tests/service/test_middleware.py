@@ -150,6 +150,29 @@ async def test_a_thread_is_waited_for_when_the_service_stops_and_its_message_is_
         await eventually(lambda: settled(application.bus))
 
 
+async def test_a_plain_function_that_raises_what_no_future_takes_has_failed(
+    settings: ServiceSettings,
+) -> None:
+    service = Service("greeting-service", publishes=[GREET])
+    greeted: list[str] = []
+
+    @service.handles(GREET)
+    def greet(greeting: Greeting) -> None:
+        greeted.append(greeting.merchant)
+        if len(greeted) == 1:
+            next(iter([]))
+
+    async with service.assemble(settings) as application:
+        uows = application.provisions.get(UnitOfWorkFactory)
+
+        async def ask(uow: UnitOfWork) -> None:
+            uow.outbox.add(GREET, Greeting(merchant="ada"))
+
+        await uows.run(ask)
+        await eventually(lambda: len(greeted) == 2)
+        await eventually(lambda: settled(application.bus))
+
+
 async def settled(bus: Bus) -> bool:
     info = await bus.js.consumer_info("MERCHANT", "greeting-service-greet")
     return not info.num_ack_pending and not info.num_pending

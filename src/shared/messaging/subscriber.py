@@ -194,7 +194,8 @@ class Subscriber:
     async def run(self) -> None:
         """Read and handle until drained.
 
-        Cancelled, it cancels its handlers and gives their messages back.
+        Cancelled, it cancels its handlers and gives their messages back. Cancelled again, it waits
+        no longer for those that refuse to end.
 
         Raises:
             RuntimeError: It was run before.
@@ -211,19 +212,23 @@ class Subscriber:
             await self._stopped.wait()
         finally:
             forget()
-            await self._give_up()
-            heartbeats.cancel()
-            self._bus.watchdog.leave(self._watched)
-            self._state = State.STOPPED
-            self._read_to_end.set()
-            self._stopped.set()
+            try:
+                await self._give_up()
+            finally:  # cancelled once more, it waits for no handler, and leaves nothing behind
+                if self._order is not None:
+                    self._order.close()
+                heartbeats.cancel()
+                self._bus.watchdog.leave(self._watched)
+                self._state = State.STOPPED
+                self._read_to_end.set()
+                self._stopped.set()
 
     async def drain(self, grace_seconds: float) -> None:
         """Graceful shutdown: stop fetching, let the running handlers finish, and end `run`.
 
         What arrived and was not begun is given back at once. Handlers that still run after
         `grace_seconds` are cancelled and their messages given back. Neither counts as an attempt. A
-        second call waits for the end of the first.
+        second call waits for the end of the first. One that is cancelled cancels the handlers.
         """
         if not self.alive:
             self._draining.set()
@@ -238,6 +243,14 @@ class Subscriber:
             self._handling.breaker.stop()
         self._wake()
         try:
+            await self._finish(grace_seconds)
+            await self._give_up()
+        finally:  # also when it is cancelled: then `run` gives up
+            self._stopped.set()
+
+    async def _finish(self, grace_seconds: float) -> None:
+        """Let the handlers finish, for so long."""
+        try:
             async with asyncio.timeout(grace_seconds):
                 await self._read_to_end.wait()
                 while self._tasks:
@@ -248,8 +261,6 @@ class Subscriber:
                 self.subscription.durable,
                 len(self._tasks),
             )
-        await self._give_up()
-        self._stopped.set()
 
     def pause(self) -> None:
         """Stop fetching until `resume`; what is here already is seen through.

@@ -237,7 +237,7 @@ class HandlerRunner:
 
         A thread cannot be cancelled: its message is nobody else's before it is through.
         """
-        call = partial(copy_context().run, partial(self._handler.function, **arguments))
+        call = partial(copy_context().run, self._plainly, arguments)
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
         while not work.done():
             try:
@@ -245,3 +245,9 @@ class HandlerRunner:
             except asyncio.CancelledError:
                 _logger.warning("%s: its thread is waited for", self._durable)
         work.result()
+
+    def _plainly(self, arguments: Mapping[str, object]) -> None:
+        try:
+            self._handler.function(**arguments)
+        except StopIteration as error:  # as a coroutine would raise it: a future takes none
+            raise RuntimeError("the handler raised StopIteration") from error

@@ -107,3 +107,36 @@ async def test_a_loop_that_is_not_blocked_is_not_told_of_and_its_thread_ends(
         assert handled == [b"1"]
     await eventually(lambda: threading.active_count() <= before)
     assert "blocked" not in caplog.text
+
+
+async def test_a_loop_that_stopped_with_a_message_in_flight_leaves_it_to_others(
+    bus: Bus, subscribers: Subscribers, nats_settings: NatsSettings
+) -> None:
+    handled, begun = asyncio.Event(), threading.Event()
+    stopped = asyncio.new_event_loop()
+
+    async def endless(delivery: Delivery) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def reading() -> None:
+        async with Bus(nats_settings, name="other") as other, AsyncExitStack() as stack:
+            Subscribers(stack).start(other, endless, ack_wait_seconds=ACK_WAIT_SECONDS)
+            stopping = stopped.run_in_executor(None, begun.wait)
+            await stopping
+            stopped.stop()
+            await asyncio.Event().wait()
+
+    async def ours(delivery: Delivery) -> None:
+        handled.set()
+
+    await bus.publisher.publish(message(1))
+    running = stopped.create_task(reading())
+    await asyncio.to_thread(stopped.run_forever)
+    subscribers.start(bus, ours, ack_wait_seconds=ACK_WAIT_SECONDS)
+    try:
+        await asyncio.wait_for(handled.wait(), 25)
+    finally:
+        running.cancel()
+        await asyncio.to_thread(stopped.run_until_complete, asyncio.wait([running]))
+        stopped.close()

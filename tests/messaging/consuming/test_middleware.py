@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -151,6 +152,34 @@ async def test_a_batch_goes_through_a_step_once_and_each_message_after_it_failed
     assert (issubclass(kind, Batch), count) == (True, 3)
     assert [count for _, count in singles] == [1, 1, 1]
     await eventually(lambda: handled == [b"A0", b"A1", b"A2"] * 2)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_what_a_step_leaves_in_its_context_is_not_there_for_the_next_message(
+    bus: Bus, subscribers: Subscribers, batched: bool
+) -> None:
+    found: list[int | None] = []
+    left: ContextVar[int | None] = ContextVar("left", default=None)
+
+    async def leaving(delivery: Delivery, call_next: CallNext) -> None:
+        found.append(left.get())
+        left.set(len(found))
+        if len(found) % 2:
+            await asyncio.sleep(0)
+        await call_next(delivery)
+
+    async def alone(delivery: Delivery) -> None:
+        """Take it."""
+
+    async def together(deliveries: Sequence[Delivery]) -> None:
+        """Take them."""
+
+    options: dict[str, object] = {"batch": BatchPolicy(size=3), "handle_batch": together}
+    await bus.publisher.publish_all([message(n) for n in range(60)])
+    subscribers.start(bus, alone, middleware=[leaving], **(options if batched else {}))
+    await eventually(lambda: settled(bus))
+    assert len(found) >= 20
+    assert set(found) == {None}
 
 
 def test_a_batch_has_no_body_of_its_own_and_says_so() -> None:

@@ -214,10 +214,10 @@ class Sender:
             if not (isinstance(first, MessageBusError) and fence_is_busy(first)):
                 break
             await asyncio.sleep(_BUSY_SECONDS)
-        if (
-            isinstance(first, MessageBusError)
-            and first.details.get("batch_refused")
-            and not lost_fence(first)
+        # Not only the first: that may have failed by itself, in a middleware.
+        if any(
+            isinstance(r, MessageBusError) and r.details.get("batch_refused") and not lost_fence(r)
+            for r in results
         ):
             return False
         receipt.note(rows, results)

@@ -119,8 +119,8 @@ class Watchdog:
     # -- in the thread -----------------------------------------------------------------------
 
     def _run(self, stop: threading.Event, loop: asyncio.AbstractEventLoop, thread: int) -> None:
-        while not stop.wait(self._seconds(_LOOKS)):
-            if any(watched.late for watched in list(self._watched)):
+        while not stop.wait(self._seconds(_LOOKS)) and not loop.is_closed():
+            if self._is_blocked(loop):
                 blocking = self._find(loop)
                 began = min((watched.beat_at for watched in self._watched), default=0.0)
                 _logger.error(
@@ -130,7 +130,7 @@ class Watchdog:
                     blocking.durable if blocking else "no handler",
                     _place(thread),
                 )
-                asyncio.run(self._stand_in(stop))
+                asyncio.run(self._stand_in(stop, loop))
                 seconds = monotonic() - began
                 name = blocking.durable if blocking else "no handler"
                 if blocking is not None:
@@ -142,26 +142,29 @@ class Watchdog:
                     extra={"subscriber": name, "blocked_seconds": round(seconds, 3)},
                 )
 
+    def _is_blocked(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Tell whether it runs, and sends no heartbeats: in one that ended nobody has a message."""
+        return loop.is_running() and any(watched.late for watched in list(self._watched))
+
     def _find(self, loop: asyncio.AbstractEventLoop) -> Watched | None:
         """Return whose handler runs now; None if it is something else."""
         task = asyncio.current_task(loop)
         return next((w for w in list(self._watched) if task in w.tasks), None)
 
-    async def _stand_in(self, stop: threading.Event) -> None:
+    async def _stand_in(self, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
         """Send heartbeats until the loop does so again."""
         client: Client | None = None
-        while not stop.is_set() and any(watched.late for watched in list(self._watched)):
+        while not stop.is_set() and self._is_blocked(loop):
             try:
                 if client is None:
                     client = await _connected_as(self._client())
                 await self._send(client)
             except Exception as error:  # noqa: BLE001 - the next one may get through
                 _logger.warning("heartbeats for a blocked event loop failed: %s", error)
+                await _close(client)
                 client = None
             await asyncio.sleep(self._seconds(_LOOKS))
-        if client is not None:
-            with suppress(nats.errors.Error, OSError, TimeoutError):
-                await client.close()
+        await _close(client)
 
     async def _send(self, client: Client) -> None:
         for watched in list(self._watched):
@@ -171,6 +174,12 @@ class Watchdog:
                     await client.publish(message.reply, IN_PROGRESS)
                     message.heartbeat_at = monotonic()
         await client.flush(timeout=5)
+
+
+async def _close(client: Client | None) -> None:
+    if client is not None:
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            await client.close()
 
 
 def _place(thread: int) -> str:

@@ -8,20 +8,29 @@ A step is an async function of the message and of what comes after it, and retur
 
 It may change the message, and what it raises is the error of that message. Of messages published
 together each goes through the steps by itself; they are sent, in their order and as they would be
-without steps, once all of them have come through. Calling `call_next` again sends the message
-again, alone.
+without steps, once all of them have come through; so a step must not hold a lock over `call_next`.
+Calling `call_next` again sends the message again, alone. Of an atomic batch nothing is sent alone:
+there it has the same outcome again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from shared.errors import MessageBusError, Outcome, outcome_of
 from shared.messaging.publishing import batches
 from shared.messaging.publishing.acknowledgements import PubAck
 from shared.messaging.publishing.wire import OutgoingMessage
+
+# So long without one more message that came through: those that did not are stuck.
+_STUCK_SECONDS = 30.0
+_STUCK = (
+    "it did not come through while those it is sent with waited; a step must not hold a lock over "
+    "`call_next`, which waits for all of them"
+)
 
 PublishNext: TypeAlias = Callable[[OutgoingMessage], Awaitable[PubAck]]
 PublishMiddleware: TypeAlias = Callable[[OutgoingMessage, PublishNext], Awaitable[PubAck]]
@@ -63,19 +72,29 @@ async def _outcome(
     """Take one message through the steps, and return what became of it."""
     for step in reversed(steps):
         end = _bound(step, end)
+    task = asyncio.current_task()
+    cancelling = task.cancelling() if task is not None else 0
     try:
         return await end(message)
     except MessageBusError as error:
         return error
+    except asyncio.CancelledError as error:
+        if task is not None and task.cancelling() > cancelling:
+            raise
+        return _failed(message, error, retryable=True)  # a step awaited what was cancelled
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this message's
-        failed = MessageBusError(
-            f"publish of {message.subject} failed in a middleware: {type(error).__name__}: {error}",
-            operation="publish",
-            subject=message.subject,
-            retryable=outcome_of(error) is Outcome.RETRY,
-        )
-        failed.__cause__ = error
-        return failed
+        return _failed(message, error, retryable=outcome_of(error) is Outcome.RETRY)
+
+
+def _failed(message: OutgoingMessage, error: BaseException, *, retryable: bool) -> MessageBusError:
+    failed = MessageBusError(
+        f"publish of {message.subject} failed in a middleware: {type(error).__name__}: {error}",
+        operation="publish",
+        subject=message.subject,
+        retryable=retryable,
+    )
+    failed.__cause__ = error
+    return failed
 
 
 def _bound(step: PublishMiddleware, call_next: PublishNext) -> PublishNext:
@@ -104,26 +123,36 @@ class _Group:
         self._all_here = asyncio.Event()
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> list[Sent]:
-        self._on_their_way = len(messages)
         if not messages:
             return []
+        self._on_their_way = len(messages)
         tasks = [asyncio.create_task(self._take(*placed)) for placed in enumerate(messages)]
         try:
-            await self._all_here.wait()
+            await self._come_through()
+            stuck = self._stuck(tasks)
             await self._send_all(tasks)
-            outcomes = await asyncio.gather(*tasks)
+            if through_it := set(tasks) - stuck:
+                await asyncio.wait(through_it)
+            return [
+                _failed(message, TimeoutError(_STUCK), retryable=True)
+                if task in stuck
+                else task.result()
+                for message, task in zip(messages, tasks, strict=True)
+            ]
         finally:
             for task in tasks:
                 task.cancel()
-        return outcomes
 
     async def _take(self, place: int, message: OutgoingMessage) -> Sent:
         async def end(changed: OutgoingMessage) -> PubAck:
-            if place in self._waiting:
+            if place not in self._waiting:
+                self._waiting[place] = changed, asyncio.get_running_loop().create_future()
+                self._arrived()
+            elif not self._all_or_none:
                 return await self._again(changed)
-            future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-            self._waiting[place] = changed, future
-            self._arrived()
+            future = self._waiting[place][1]
+            if future.cancelled():
+                raise batches.refused("a step gave one of its messages up", retryable=True)
             outcome = await future
             if isinstance(outcome, MessageBusError):
                 raise outcome
@@ -140,15 +169,44 @@ class _Group:
         if not self._on_their_way:
             self._all_here.set()
 
+    async def _come_through(self) -> None:
+        """Wait until all are here, as long as any of them still comes."""
+        before = 0
+        while before != self._on_their_way:
+            before = self._on_their_way
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STUCK_SECONDS):
+                    await self._all_here.wait()
+
+    def _stuck(self, tasks: Sequence[asyncio.Task[Sent]]) -> set[asyncio.Task[Sent]]:
+        """Give up those that did not come through, and return them."""
+        stuck = {
+            task
+            for place, task in enumerate(tasks)
+            if place not in self._waiting and not task.done()
+        }
+        for task in stuck:
+            task.cancel()
+        return stuck
+
     async def _send_all(self, tasks: Sequence[asyncio.Task[Sent]]) -> None:
-        """Send what has come through the steps, and hand each one its outcome."""
-        places = sorted(self._waiting)
-        missing = [tasks[place].result() for place in range(len(tasks)) if place not in places]
-        failed = next((sent for sent in missing if isinstance(sent, MessageBusError)), None)
-        if failed is not None and self._all_or_none:
-            refusal = batches.refused(str(failed), retryable=failed.retryable)
-            outcomes: list[Sent] = [refusal] * len(places)
-        else:
-            outcomes = await self._send([self._waiting[place][0] for place in places])
-        for place, outcome in zip(places, outcomes, strict=True):
-            self._waiting[place][1].set_result(outcome)
+        """Send what has come through the steps, and hand each one its outcome.
+
+        Of all or none the first names what holds for the others, and must not be missing.
+        """
+        here = sorted(place for place, (_, f) in self._waiting.items() if not f.done())
+        outcomes: list[Sent] = []
+        if self._all_or_none and len(here) < len(tasks):
+            ended = [task.result() for task in tasks if task.done() and not task.cancelled()]
+            error = next((sent for sent in ended if isinstance(sent, MessageBusError)), None)
+            refusal = batches.refused(
+                str(error or "a step kept one of its messages back"),
+                retryable=error is None or error.retryable,
+            )
+            outcomes = [refusal] * len(here)
+        elif here:
+            outcomes = await self._send([self._waiting[place][0] for place in here])
+        for place, outcome in zip(here, outcomes, strict=True):
+            future = self._waiting[place][1]
+            if not future.done():  # its step may have waited no longer
+                future.set_result(outcome)

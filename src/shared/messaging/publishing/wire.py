@@ -70,14 +70,21 @@ def header_block(
         raise nats.errors.BadHeaderError(f"header {wrong} is not text") from error
     if batch is not None:
         lines += [f"{name}: {value}" for name, value in batch.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    try:
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    except UnicodeEncodeError as error:
+        raise nats.errors.BadHeaderError(f"a header is not text: {error}") from error
 
 
 @lru_cache(maxsize=1024)
 def check_subject(subject: str) -> None:
-    """Raise `nats.errors.BadSubjectError` when it is empty, or has white space in it."""
+    """Raise `nats.errors.BadSubjectError` when it is empty, not text, or has white space in it."""
     if not subject or _SPACE.search(subject):
         raise nats.errors.BadSubjectError
+    try:
+        subject.encode()
+    except UnicodeEncodeError as error:
+        raise nats.errors.BadSubjectError from error
 
 
 def command(subject: str, reply: str, block: bytes, body: bytes) -> tuple[bytes, ...]:
