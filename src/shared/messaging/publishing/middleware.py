@@ -20,8 +20,7 @@ from typing import TypeAlias
 
 from shared.errors import MessageBusError, Outcome, outcome_of
 from shared.messaging.publishing import batches
-from shared.messaging.publishing.acknowledgements import PubAck
-from shared.messaging.publishing.wire import OutgoingMessage
+from shared.messaging.publishing.wire import OutgoingMessage, PubAck
 
 PublishNext: TypeAlias = Callable[[OutgoingMessage], Awaitable[PubAck]]
 PublishMiddleware: TypeAlias = Callable[[OutgoingMessage, PublishNext], Awaitable[PubAck]]
