@@ -131,7 +131,7 @@ async def test_what_is_no_conflict_is_not_tried_again(units: UnitOfWorkFactory) 
     with pytest.raises(NotFoundError):
         await units.run(work)
     assert calls == 1
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="1 or more"):
         await units.run(work, attempts=0)
 
 

@@ -47,7 +47,7 @@ def test_the_stream_follows_from_the_subject() -> None:
 
 @pytest.mark.parametrize("durable", ["", "a.b", "a b", "a*", "a>", "a/b"])
 def test_a_durable_that_cannot_be_a_token_is_refused(durable: str) -> None:
-    with pytest.raises(ValueError, match="not a name for a durable"):
+    with pytest.raises(ValueError, match="not the name of a durable consumer"):
         Subscription("evt.order.updated", durable, _handler)
 
 
