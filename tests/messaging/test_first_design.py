@@ -524,7 +524,7 @@ async def test_an_unusable_subscriber_is_told_on_starting(wrapper: JetStreamWrap
     class Unusable(Recorder):
         durable_name = "with.dots"
 
-    with pytest.raises(ValueError, match="not a name for a durable"):
+    with pytest.raises(ValueError, match="not the name of a durable consumer"):
         await wrapper.start_subscriber(Unusable)
     assert wrapper.is_healthy()
 

@@ -1,7 +1,10 @@
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.resilience import backoff_seconds
+from shared.resilience.backoff import set_within
 
 
 def test_it_doubles_up_to_its_cap() -> None:
@@ -25,3 +28,10 @@ def test_a_spread_keeps_it_within_its_bounds(
         attempt, first=first, longest=500.0, factor=factor, spread=(low, low + more)
     )
     assert nominal * low - 1e-9 <= wait <= nominal * (low + more) + 1e-9
+
+
+async def test_an_event_is_waited_for_and_no_longer_than_so() -> None:
+    event = asyncio.Event()
+    assert not await set_within(event, 0.01)
+    asyncio.get_running_loop().call_soon(event.set)
+    assert await set_within(event, 3600)

@@ -78,8 +78,8 @@ def _draw_ahead() -> str:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_ahead.clear)
     digits = os.urandom(8 * _DRAWN).hex()
-    drawn = (digits[at : at + 16] for at in range(0, len(digits), 16))
-    last, *others = (span_id for span_id in drawn if span_id != _ZERO)
+    drawn = [digits[at : at + 16] for at in range(0, len(digits), 16)]
+    last, *others = [span_id for span_id in drawn if span_id != _ZERO]
     _ahead.extend(others)
     return last
 

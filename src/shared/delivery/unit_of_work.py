@@ -14,8 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared.database import Base, Repository, bind_session, translate_errors
 from shared.database.engine.transactions import CommitMark
 from shared.database.engine.translation import translated
-from shared.delivery.outbox.buffer import Buffer
-from shared.delivery.outbox.group_commit import GroupCommit
+from shared.delivery.outbox.commit import Buffer, GroupCommit
 from shared.delivery.outbox.outbox import Outbox
 from shared.errors import DatabaseError
 from shared.metrics import database_transaction_retries_total

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 from shared.errors import MessageBusError
 from shared.legacy.table import handed_on
 from shared.messaging.publishing import batches
-from shared.messaging.publishing.acknowledgements import PubAck
 from shared.messaging.publishing.middleware import through
 from shared.messaging.publishing.sender import Sender
-from shared.messaging.publishing.wire import OutgoingMessage
+from shared.messaging.publishing.wire import OutgoingMessage, PubAck
 from shared.messaging.steps import check_steps
 
 if TYPE_CHECKING:

@@ -37,8 +37,6 @@ from shared.messaging.streams.consumers import (
 from shared.resilience import Circuit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from nats.aio.msg import Msg
 
     from shared.legacy.messaging.event_subscriber import JetStreamEventSubscriber
@@ -309,7 +307,7 @@ class Subscriber:
         await self._handling.delayed.look_up(self._stream)
         pinned = self._order is not None and can_pin(self._bus)
         if self._order is not None:
-            await self._hand_on(self._order, pinned=pinned)
+            await self._give_back(self._order.leave(pinned=pinned))
         async with Pull(
             self._bus.client,
             self._stream,
@@ -325,8 +323,10 @@ class Subscriber:
                 self._enter(State.RUNNING)
                 while not self._draining.is_set() and not self.paused:
                     if self._order is not None and pull.pin is None and self._order.pin is not None:
-                        await self._hand_on(self._order, pinned=pinned)
-                    await self._refill(pull)
+                        await self._give_back(self._order.leave(pinned=pinned))
+                    self._metrics.pending.set(self._lag)
+                    if (free := self._wanted(pull)) > 0:
+                        await pull.request(free)
                     await pull.wait()
             except PullLostError as lost:
                 self._note(lost)
@@ -340,24 +340,17 @@ class Subscriber:
             await self._bus.suspect()
         return pull.heard
 
-    async def _hand_on(self, order: InOrder, *, pinned: bool) -> None:
-        """Give back what is not begun, since another replica may have the pin now."""
-        await self._give_back(order.leave(pinned=pinned))
-
     async def _give_back(self, unbegun: list[InFlightMessage]) -> None:
+        """Give back what is not begun: of an order, another replica may have the pin now."""
         self._in_flight.forget(unbegun)
         await self._handling.give_back_unspent(unbegun)
         self._wake()
 
-    async def _refill(self, pull: Pull) -> None:
-        """Ask for as many messages as there are free places, half of them at a time."""
-        self._metrics.pending.set(self._lag)
-        free = self._wanted(pull)
-        if free > 0:
-            await pull.request(free)
-
     def _wanted(self, pull: Pull) -> int:
-        """Return how many messages to ask for now."""
+        """Return how many messages to ask for now: as many as there are free places, or none.
+
+        They are asked for half of the places at a time.
+        """
         places = self._places
         breaker = self._handling.breaker
         if self._order is None and breaker is not None and breaker.state is not Circuit.CLOSED:
@@ -391,20 +384,15 @@ class Subscriber:
         arrived = InFlightMessage(
             message.subject, message.data, headers, ack, message.reply, carried=carried
         )
-        if self._is_ours(message.headers) and self._in_flight.add(arrived):
+        durable, sent = self.subscription.durable, message.headers or {}
+        ours = sent.get(REPLAY_FOR, durable) == durable and SCHEDULE not in sent  # and due
+        if ours and self._in_flight.add(arrived):
             self._queue.add(arrived)
             self._launch()
             return
         self._handling.acknowledgements.acknowledge(arrived)
         if order is not None:
             order.drop(key)
-
-    def _is_ours(self, headers: Mapping[str, str] | None) -> bool:
-        """Tell whether a message is for this durable, and due."""
-        if not headers:
-            return True
-        durable = self.subscription.durable
-        return headers.get(REPLAY_FOR, durable) == durable and SCHEDULE not in headers
 
     def _connection_changed(self) -> None:
         self._reconnected.set()
@@ -451,7 +439,13 @@ class Subscriber:
     def _next(self) -> list[InFlightMessage]:
         """Return the message, or the batch, that begins now; nothing if there is none."""
         while messages := self._queue.take(at_once=self._draining.is_set()):
-            if begun := [message for message in messages if self._begins(message)]:
+            begun: list[InFlightMessage] = []
+            for message in messages:
+                if self._in_flight.begin(message):
+                    begun.append(message)
+                else:
+                    self._done(message)
+            if begun:
                 return begun
         return []
 
@@ -504,12 +498,6 @@ class Subscriber:
         self._handling.give_back(message)
         self._done(message)
         self._go_on()
-
-    def _begins(self, message: InFlightMessage) -> bool:
-        if self._in_flight.begin(message):
-            return True
-        self._done(message)
-        return False
 
     async def _send_heartbeats(self) -> None:
         """Tell the server, three times per `ack_wait`, that messages are worked on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 # Beyond so many doublings every back-off is at its cap; the bound keeps the power finite.
@@ -32,3 +33,13 @@ def backoff_seconds(
     wait = min(first * factor ** min(max(attempt, 1) - 1, _MOST_STEPS), longest)
     low, high = spread
     return wait if low == high == 1.0 else wait * random.uniform(low, high)  # noqa: S311 - no secret
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, and no longer than so; tell whether it is set."""
+    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

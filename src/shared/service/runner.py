@@ -56,9 +56,13 @@ class HandlerRunner:
         unit_of_work: UnitOfWorkFactory | None,
         transaction_attempts: int = 5,
     ) -> None:
-        if handler.transactional and unit_of_work is None:
-            raise DeclarationError(
-                f"handler {handler.name} takes a UnitOfWork, but database.enabled is false"
+        if handler.transactional:
+            if unit_of_work is None:
+                raise DeclarationError(
+                    f"handler {handler.name} takes a UnitOfWork, but database.enabled is false"
+                )
+            self._transact = partial(
+                run_unit_of_work, unit_of_work, attempts=transaction_attempts, service=service
             )
         for kind in handler.provided_types():
             if kind not in provisions:
@@ -72,8 +76,6 @@ class HandlerRunner:
         self._durable = handler.durable(service)
         self._service = service
         self._provided = {kind: provisions.get(kind) for kind in handler.provided_types()}
-        self._unit_of_work = unit_of_work
-        self._transaction_attempts = transaction_attempts
         self._reads_envelope = not {Envelope, list_of(Envelope)}.isdisjoint(handler.needs.values())
         self._function: _Call = handler.function
         if handler.blocking:
@@ -146,7 +148,7 @@ class HandlerRunner:
             else:
                 _logger.info("already handled", extra={"event_id": delivery.event_id})
 
-        await self._run(handle)
+        await self._transact(handle)
 
     def _call(self, delivery: Delivery) -> Awaitable[None]:
         return self._call_with(
@@ -198,7 +200,7 @@ class HandlerRunner:
                 new.unit_of_work = uow
                 await call_next(new)
 
-        await self._run(handle)
+        await self._transact(handle)
 
     def _call_with_lists(self, batch: Delivery) -> Awaitable[None]:
         deliveries = batch.deliveries
@@ -213,15 +215,6 @@ class HandlerRunner:
         )
 
     # -- both --------------------------------------------------------------------------------
-
-    async def _run(self, handle: Callable[[UnitOfWork], Awaitable[None]]) -> None:
-        if self._unit_of_work is not None:
-            await run_unit_of_work(
-                self._unit_of_work,
-                handle,
-                attempts=self._transaction_attempts,
-                service=self._service,
-            )
 
     def _call_with(self, message: Mapping[object, object]) -> Awaitable[None]:
         provided = self._provided

@@ -235,7 +235,7 @@ async def test_a_listener_ends_though_its_connection_is_lost_at_that_moment(
 
     monkeypatch.setattr(database, "connect", remembered)
     listening = asyncio.Event()
-    listener = CommitListener(database, lambda: None, connected=listening.set)
+    listener = CommitListener(database, lambda *_: None, connected=listening.set)
     running = asyncio.create_task(listener.run())
     await listening.wait()
     opened[0].terminate()

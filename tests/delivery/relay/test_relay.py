@@ -531,8 +531,8 @@ async def test_a_deep_outbox_is_read_by_its_partial_indexes_alone(world: World) 
         )
     outbox = LeasedOutbox(world.database, lease_seconds=60)
     await outbox.renew(share=True)
-    connection = await outbox._connected()
-    due = await connection.fetch(f"EXPLAIN {leases._DUE}", outbox.owner, 500, 50)
+    async with outbox._reached("relay") as connection:
+        due = await connection.fetch(f"EXPLAIN {leases._DUE}", outbox.owner, 500, 50)
     async with world.database.transaction() as session:
         await session.execute(text("ANALYZE outbox"))
         backlog = await session.scalars(text(f"EXPLAIN {status.BACKLOG}"))

@@ -87,7 +87,7 @@ def _transaction_of(connection: Connection) -> _Transaction:
     return found
 
 
-def tell_tenant(connection: Connection) -> None:
+def tell_tenant(connection: Connection, transaction: _Transaction | None = None) -> None:
     """Tell PostgreSQL the tenant of this task now, if there is one and it does not know.
 
     A transaction works for one tenant; one that began without may still find its own.
@@ -95,10 +95,7 @@ def tell_tenant(connection: Connection) -> None:
     Raises:
         TenantMismatchError: the transaction works for another tenant.
     """
-    _tell_tenant(connection, _transaction_of(connection))
-
-
-def _tell_tenant(connection: Connection, transaction: _Transaction) -> None:
+    transaction = transaction or _transaction_of(connection)
     tenant, told = current_tenant(), transaction.tenant
     if told is None:
         if tenant is None:
@@ -190,7 +187,7 @@ class TransactionWatcher:
             self._setup(connection, transaction)
         # Told before it, the tenant would be undone by it, and a failed transaction hears nothing.
         if not statement.startswith("ROLLBACK TO "):
-            _tell_tenant(connection, transaction)
+            tell_tenant(connection, transaction)
         transaction.stop_timer()
         context._glam_started = time.perf_counter()  # type: ignore[attr-defined] # noqa: SLF001
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from shared.context import current
-from shared.delivery.outbox.buffer import Buffer, BufferedMessage
+from shared.delivery.outbox.commit import Buffer, BufferedMessage
 from shared.events import Envelope
 
 if TYPE_CHECKING:

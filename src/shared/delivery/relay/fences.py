@@ -22,7 +22,7 @@ from shared.messaging import StreamStore
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from shared.messaging import Bus, StreamFacts
+    from shared.messaging import Bus, PubAck, StreamFacts
 
 
 _logger = logging.getLogger(__name__)
@@ -131,10 +131,11 @@ class Fences:
                 fences[partition] = standing[1]
             else:
                 missing.append((partition, token))
-        raised = await asyncio.gather(*(self._raise(stream.name, *lease) for lease in missing))
-        for (partition, token), fence in zip(missing, raised, strict=True):
-            self._standing[stream.name, partition] = token, fence
-            fences[partition] = fence
+        if missing:
+            raised = await asyncio.gather(*(self._raise(stream.name, *lease) for lease in missing))
+            for (partition, token), fence in zip(missing, raised, strict=True):
+                self._standing[stream.name, partition] = token, fence
+                fences[partition] = fence
         return fences
 
     def forget(self, stream: str) -> None:
@@ -206,6 +207,9 @@ def lost_fence(error: MessageBusError) -> bool:
     return error.details.get("error_code") == _WRONG_LAST_SEQUENCE
 
 
-def fence_is_busy(error: MessageBusError) -> bool:
+def fence_is_busy(result: PubAck | MessageBusError) -> bool:
     """Tell whether the server refused a message since another one names the same fence."""
-    return error.details.get("error_code") == _WRONG_LAST_SEQUENCE_YET
+    return (
+        isinstance(result, MessageBusError)
+        and result.details.get("error_code") == _WRONG_LAST_SEQUENCE_YET
+    )

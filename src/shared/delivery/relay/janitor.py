@@ -74,7 +74,8 @@ class Janitor:
         """Sweep every minute until cancelled. Failures are logged and tried again."""
         while True:
             try:
-                await uncancelled(self.sweep())
+                with uncancelled():
+                    await self.sweep()
             except GlamBaseError as error:
                 _logger.warning("what is past its retention is not cleaned: %s", error)
             except Exception:

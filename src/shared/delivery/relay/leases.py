@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from operator import attrgetter
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import asyncpg
 from pydantic_core import from_json
 
-from shared.database import translate_errors
+from shared.database.engine.translation import translated
 from shared.delivery.outbox.status import BACKLOG, Backlog, backlog_of
 from shared.delivery.outbox.tables import PARTITIONS
 from shared.delivery.relay.pending import Pending
 from shared.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from shared.database import Database
     from shared.delivery.relay.sender import Receipt
@@ -153,21 +153,19 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away; or the schema lacks the leases, and why.
         """
-        with self._reached("lease the outbox"):
-            connection = await self._connected()
-            async with connection.transaction():
-                await connection.execute(_ONE_AT_A_TIME)
-                await connection.execute(_FORGET_THE_DEAD)
-                if share:
-                    await connection.execute(_PRESENT, self.owner, self._lease_seconds)
-                    limit = await connection.fetchval(_SHARE, PARTITIONS)
-                else:
-                    limit = PARTITIONS
-                held = await self._partitions(connection, _RENEW)
-                if excess := held[limit:]:
-                    await connection.execute(_GIVE_UP, self.owner, excess)
-                elif len(held) < limit:
-                    held += await self._partitions(connection, _TAKE, limit - len(held))
+        async with self._reached("lease the outbox") as connection, connection.transaction():
+            await connection.execute(_ONE_AT_A_TIME)
+            await connection.execute(_FORGET_THE_DEAD)
+            if share:
+                await connection.execute(_PRESENT, self.owner, self._lease_seconds)
+                limit = await connection.fetchval(_SHARE, PARTITIONS)
+            else:
+                limit = PARTITIONS
+            held = await self._partitions(connection, _RENEW)
+            if excess := held[limit:]:
+                await connection.execute(_GIVE_UP, self.owner, excess)
+            elif len(held) < limit:
+                held += await self._partitions(connection, _TAKE, limit - len(held))
         return frozenset(held[:limit])
 
     async def leave(self) -> None:
@@ -176,8 +174,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away; then they expire.
         """
-        with self._reached("give up the outbox"):
-            connection = await self._connected()
+        async with self._reached("give up the outbox") as connection:
             await connection.execute(_LEAVE, self.owner)
 
     async def name(self) -> str:
@@ -186,8 +183,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("lease the outbox"):
-            connection = await self._connected()
+        async with self._reached("lease the outbox") as connection:
             return str(await connection.fetchval(_NAME))
 
     async def due(self, each: int, retries: int) -> list[Pending]:
@@ -200,34 +196,29 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("relay"):
-            connection = await self._connected()
+        async with self._reached("relay") as connection:
             rows = await connection.fetch(_DUE, self.owner, each, retries)
-        return sorted(
-            (Pending(*row[:5], from_json(row[5]), *row[6:]) for row in rows),  # type: ignore[call-arg]
-            key=attrgetter("id"),
-        )
+        due = [Pending(*row[:5], from_json(row[5]), *row[6:]) for row in rows]  # type: ignore[call-arg]
+        due.sort(key=attrgetter("id"))
+        return due
 
     async def mark(self, receipt: Receipt) -> int:
         """Note what was published and what failed, in one statement; return how many were noted.
 
-        The others were sent under a lease that is no longer ours.
+        There is at least one. The others were sent under a lease that is no longer ours.
 
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("relay"):
-            connection = await self._connected()
-            rows = [row for row, _, _ in receipt.published] + [row for row, _ in receipt.failed]
-            marked = await connection.fetch(
-                _MARK,
-                self.owner,
-                [row.id for row in rows],
-                [row.partition for row in rows],
-                [row.token for row in rows],
-                [ack.sequence for _, ack, _ in receipt.published] + [None] * len(receipt.failed),
-                [None] * len(receipt.published) + [str(error) for _, error in receipt.failed],
-            )
+        done: list[tuple[object, ...]] = [
+            (row.id, row.partition, row.token, ack.sequence, None)
+            for row, ack, _ in receipt.published
+        ]
+        done += [
+            (row.id, row.partition, row.token, None, str(error)) for row, error in receipt.failed
+        ]
+        async with self._reached("relay") as connection:
+            marked = await connection.fetch(_MARK, self.owner, *map(list, zip(*done, strict=True)))
         return len(marked)
 
     async def backlog(self) -> Backlog:
@@ -236,8 +227,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("outbox backlog"):
-            connection = await self._connected()
+        async with self._reached("outbox backlog") as connection:
             row = await connection.fetchrow(BACKLOG)
         return backlog_of(*row) if row is not None else Backlog(0, 0.0)
 
@@ -247,8 +237,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("relay"):
-            connection = await self._connected()
+        async with self._reached("relay") as connection:
             return bool(await connection.fetchval(_WAITING, self.owner))
 
     async def due_again(self) -> None:
@@ -257,8 +246,7 @@ class LeasedOutbox:
         Raises:
             DatabaseError: the database is away.
         """
-        with self._reached("relay"):
-            connection = await self._connected()
+        async with self._reached("relay") as connection:
             await connection.execute(_DUE_AGAIN, self.owner)
 
     def close(self) -> None:
@@ -273,28 +261,20 @@ class LeasedOutbox:
         rows = await connection.fetch(statement, self.owner, self._lease_seconds, *limit)
         return sorted(row[0] for row in rows)
 
-    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
-        if self._connection is None or self._connection.is_closed():
-            connection = await self._database.connect()
-            try:
-                await connection.execute(_PLANNING)
-            except BaseException:
-                connection.terminate()
-                raise
-            self._connection = connection
-        return self._connection
-
-    @contextmanager
-    def _reached(self, operation: str) -> Iterator[None]:
-        """Say what went wrong in our words, and what to do if the schema was never split.
+    @asynccontextmanager
+    async def _reached(self, operation: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """Give the connection; say what went wrong in our words, and what to do without leases.
 
         A step that was broken off, by a cancellation too, may have left its transaction open on the
         server: all that follows would be done in it and never committed. So another connection is
         taken then.
         """
         try:
-            with translate_errors(operation):
-                yield
+            connection = self._connection
+            if connection is None or connection.is_closed():
+                connection = self._connection = await self._database.connect()
+                await connection.execute(_PLANNING)
+            yield connection
         except BaseException as error:
             self.close()
             if isinstance(error, OSError | TimeoutError):
@@ -303,11 +283,13 @@ class LeasedOutbox:
                     operation=operation,
                     retryable=True,
                 ) from error
-            if isinstance(error.__cause__, asyncpg.UndefinedTableError):
+            if isinstance(error, asyncpg.UndefinedTableError):
                 raise DatabaseError(
                     "the schema has no leases for its outbox: add a revision that calls "
                     "`shared.delivery.create_outbox_leases(op)`",
                     operation=operation,
                     retryable=False,
                 ) from error
+            if (ours := translated(error, operation)) is not None:
+                raise ours from error
             raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shared.delivery.outbox.outbox import channel_of
 from shared.delivery.relay.uncancelled import uncancelled
 from shared.errors import DatabaseError
+from shared.resilience.backoff import set_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,12 +32,12 @@ class CommitListener:
 
     Args:
         database: whose outbox.
-        heard: called on every notification.
+        heard: called on every notification, with what asyncpg tells of it.
         connected: called after each connection, also for the notifications missed before.
     """
 
     def __init__(
-        self, database: Database, heard: Callable[[], None], *, connected: Callable[[], None]
+        self, database: Database, heard: Callable[..., None], *, connected: Callable[[], None]
     ) -> None:
         self._database = database
         self._heard = heard
@@ -46,7 +47,8 @@ class CommitListener:
         """Listen until cancelled; connect again whenever the connection is lost."""
         while True:
             try:
-                await uncancelled(self._listen())
+                with uncancelled():
+                    await self._listen()
             except (DatabaseError, OSError, TimeoutError) as error:
                 _logger.warning("not listening to the outbox: %s", error)
             except Exception:
@@ -58,18 +60,10 @@ class CommitListener:
         try:
             closed = asyncio.Event()
             connection.add_termination_listener(lambda _: closed.set())
-            await connection.add_listener(
-                channel_of(self._database.schema), lambda *_: self._heard()
-            )
+            await connection.add_listener(channel_of(self._database.schema), self._heard)
             self._on_connected()
-            while True:
-                try:
-                    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
-                    async with asyncio.timeout(_ALIVE_EVERY_SECONDS):
-                        await closed.wait()
-                except TimeoutError:
-                    await connection.execute("SELECT 1", timeout=_ALIVE_WITHIN_SECONDS)
-                else:
-                    raise DatabaseError("the server closed the connection", operation="listen")
+            while not await set_within(closed, _ALIVE_EVERY_SECONDS):
+                await connection.execute("SELECT 1", timeout=_ALIVE_WITHIN_SECONDS)
+            raise DatabaseError("the server closed the connection", operation="listen")
         finally:
             connection.terminate()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,13 +28,13 @@ from shared.metrics import (
     outbox_relayed_total,
 )
 from shared.resilience import backoff_seconds
+from shared.resilience.backoff import set_within
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from shared.config import DeliverySettings
     from shared.database import Database
-    from shared.delivery.relay.pending import Pending
     from shared.messaging import Bus
 
 _logger = logging.getLogger(__name__)
@@ -170,8 +169,11 @@ class Relay:
         """How it fares now; a copy."""
         return replace(self._status)
 
-    def wake(self) -> None:
-        """Tell that there is something to publish. Costs nothing; may be said too often."""
+    def wake(self, *_: object) -> None:
+        """Tell that there is something to publish. Costs nothing; may be said too often.
+
+        Whatever it is called with, as by a notification of PostgreSQL, is passed over.
+        """
         self._woken.set()
 
     def _return(self) -> None:
@@ -258,12 +260,14 @@ class Relay:
             if turn is None or turn.outage:
                 # Not cut short by wake(), since commits go on while nothing gets through; but by
                 # a connection that is there again.
-                await _within(_pause_seconds(self._status.failed_turns), self._returned)
+                await set_within(self._returned, _pause_seconds(self._status.failed_turns))
             elif turn.nothing_published:
-                await _within(_pause_seconds(self._status.failed_turns), self._woken)
+                await set_within(self._woken, _pause_seconds(self._status.failed_turns))
             elif not turn.more:
                 await self._measure()
-                await _within(min(self._settings.poll_seconds, self._renewal_seconds), self._woken)
+                await set_within(
+                    self._woken, min(self._settings.poll_seconds, self._renewal_seconds)
+                )
                 if turn.taken:
                     await asyncio.sleep(_GATHER_SECONDS)
 
@@ -274,7 +278,8 @@ class Relay:
         try:
             # Over the relay's own connection: the pool may be in full use by what fills the outbox.
             async with self._one_turn:
-                self._show(await uncancelled(self._outbox.backlog()))
+                with uncancelled():
+                    self._show(await self._outbox.backlog())
         except GlamBaseError as error:
             _logger.warning("outbox backlog unknown: %s", error)
         except Exception:
@@ -286,7 +291,8 @@ class Relay:
         began = time.perf_counter()
         try:
             async with self._one_turn:
-                turn = await uncancelled(self._turn(limit))
+                with uncancelled():
+                    turn = await self._turn(limit)
         except GlamBaseError as error:
             status.failed_turns += 1
             status.last_error = str(error)
@@ -327,7 +333,7 @@ class Relay:
         elif not receipt.refused and not turn.waiting:
             status.failed_turns = 0
             status.last_error = None
-        if self._settings.spans:
+        if self._settings.spans and receipt.published:
             record_published(receipt.published, service=self._service)
         return turn
 
@@ -340,17 +346,14 @@ class Relay:
             sender = self._sender or await self._new_sender()
             turn.receipt = await sender.send(rows)
             await self._mark(turn.receipt)
-            turn.more = self._fill(rows, each)
+            # The next turn is shared among the partitions that have more.
+            counts = Counter(row.partition for row in rows)
+            full = sum(count >= each for count in counts.values())
+            self._busy = full or max(len(self._partitions), 1)
+            turn.more = full > 0
         elif self._status.failed_turns:
             turn.waiting = await self._outbox.waiting()
         return turn
-
-    def _fill(self, rows: Sequence[Pending], each: int) -> bool:
-        """Share the next turn among the partitions that have more; tell whether there are any."""
-        counts = Counter(row.partition for row in rows)
-        full = sum(count >= each for count in counts.values())
-        self._busy = full or max(len(self._partitions), 1)
-        return full > 0
 
     async def _mark(self, receipt: Receipt) -> None:
         if lost := receipt.refused:
@@ -415,14 +418,6 @@ class Relay:
             spans=self._settings.spans,
         )
         return self._sender
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    """Wait for the event, and no longer than so."""
-    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def _pause_seconds(failed_turns: int) -> float:

@@ -94,9 +94,9 @@ class Receipt:
                 if row.key is not None:
                     self.held.add(row.key)
 
-    def ready(self, rows: Iterable[Pending]) -> list[Pending]:
+    def ready(self, rows: Sequence[Pending]) -> Sequence[Pending]:
         """Return the rows that nothing holds back."""
-        return [row for row in rows if row.key not in self.held]
+        return [row for row in rows if row.key not in self.held] if self.held else rows
 
 
 class Sender:
@@ -150,13 +150,13 @@ class Sender:
     async def _streams(self, rows: Sequence[Pending]) -> _Streams:
         """Look up the stream of each subject; without fences nobody asks."""
         found: _Streams = {}
-        if self._fences is None:
-            return found
-        for subject in {row.subject for row in rows}:
-            try:
-                found[subject] = await self._fences.features(subject)
-            except MessageBusError as error:
-                found[subject] = error
+        if self._fences is not None:
+            for row in rows:
+                if row.subject not in found:
+                    try:
+                        found[row.subject] = await self._fences.features(row.subject)
+                    except MessageBusError as error:
+                        found[row.subject] = error
         return found
 
     async def _to_stream(
@@ -180,7 +180,8 @@ class Sender:
         if stream.atomic and self._atomic is not None:
             # What failed before may fail again, and would have a whole batch refused.
             for batch in _batches(row for row in rows if row.attempts == 0):
-                if not await self._batch(self._atomic, batch, fences, receipt):
+                one = len(batch) == 1  # which needs no batch
+                if one or not await self._batch(self._atomic, batch, fences, receipt):
                     await self._singly(batch, fences, receipt, stream)
             rows = [row for row in rows if row.attempts > 0]
         await self._singly(rows, fences, receipt, stream)
@@ -198,8 +199,6 @@ class Sender:
 
         False when they are to be sent one by one instead.
         """
-        if len(rows) == 1:  # one needs no batch
-            return False
         rows = receipt.ready(rows)
         if not rows:
             return True
@@ -210,8 +209,7 @@ class Sender:
         ]
         for _ in range(_BUSY_RETRIES):
             results = await publisher.publish_atomic(messages)
-            first = results[0]
-            if not (isinstance(first, MessageBusError) and fence_is_busy(first)):
+            if not fence_is_busy(results[0]):
                 break
             await asyncio.sleep(_BUSY_SECONDS)
         # Not only the first: that may have failed by itself, in a middleware.
@@ -241,9 +239,9 @@ class Sender:
                 for row in ready
             ]
             keys = [row.key for row in ready] if len(ready) > 1 else None
-            for _ in range(_BUSY_RETRIES if one_at_a_time else 1):
+            for _ in range(_BUSY_RETRIES):
                 results = await self._publisher.publish_all(messages, keys=keys)
-                if not any(isinstance(r, MessageBusError) and fence_is_busy(r) for r in results):
+                if not (one_at_a_time and fence_is_busy(results[0])):
                     break
                 await asyncio.sleep(_BUSY_SECONDS)
             receipt.note(ready, results)

@@ -6,28 +6,27 @@ And the other way round: a cancellation that was asked for, and became an error 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Iterator
 
 
-T = TypeVar("T")
-
-
-async def uncancelled(step: Awaitable[T]) -> T:
-    """Await a step; a cancellation that is not ours is an error, and one that is ours is none.
+@contextmanager
+def uncancelled() -> Iterator[None]:
+    """Within the block a cancellation that is not ours is an error, and one that is ours is none.
 
     A task group takes a task that ends cancelled for one that was asked to, and goes on without it;
     a task that goes on though it was cancelled is waited for without end.
 
     Raises:
-        RuntimeError: something that the step awaited was cancelled.
-        CancelledError: the task is to end, whatever the step says.
+        RuntimeError: something that the block awaited was cancelled.
+        CancelledError: the task is to end, whatever the block says.
     """
     task = asyncio.current_task()
     try:
-        return await step
+        yield
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
             raise

@@ -96,32 +96,26 @@ class Handling:
                 pause_seconds=subscription.retry.delay,
                 on_change=metrics.circuit,
             )
-        steps = self._steps(bus)
-        self._handle = compose(steps, subscription.handler)
-        if subscription.handle_batch is not None:
-            self._handle_batch = compose(steps, self._all_of_a_batch)
-
-    def _steps(self, bus: Bus) -> list[Middleware]:
-        """Return what stands around the handler, the outermost first; see docs/messages.md."""
-        subscription = self._subscription
-        steps: list[Middleware] = [
-            OutageStep(subscription.retry, draining=self._draining, noted=self._note)
-        ]
+        # What stands around the handler, the outermost first; see docs/messages.md.
+        steps: list[Middleware] = [OutageStep(subscription.retry, draining=draining, noted=noted)]
         if self.breaker is not None:
             steps.append(CircuitStep(self.breaker))
         steps += [
-            MetricsStep(self._metrics),
+            MetricsStep(metrics),
             DeadlineStep(subscription.deadline_seconds),
             ClaimCheckStep(bus),
+            *subscription.middleware,
         ]
-        return [*steps, *subscription.middleware]
+        self._handle = compose(steps, subscription.handler)
+        if subscription.handle_batch is not None:
+            self._handle_batch = compose(steps, self._all_of_a_batch)
 
     # -- one message, or a batch -------------------------------------------------------------
 
     async def one(self, message: InFlightMessage) -> None:
         """See one message through, in the current task."""
         try:
-            if self._plainly_begins(message) or await self._begins(message):
+            if await self._begins(message):
                 await self._run(message)
         except asyncio.CancelledError:
             await self.give_back_unspent([message])
@@ -189,24 +183,18 @@ class Handling:
         if self._subscription.handle_batch is not None:
             await self._subscription.handle_batch(delivery.deliveries)
 
-    def _plainly_begins(self, message: InFlightMessage) -> bool:
-        """Tell whether an attempt is to be made, as of nearly all messages, without a question."""
-        message.made = attempt = message.attempt
-        return (attempt == 1 or attempt < self._subscription.retry.attempts) and not (
-            self._draining.is_set() or message.key in self._condemned
-        )
-
     async def _begins(self, message: InFlightMessage) -> bool:
         """Tell whether an attempt is to be made; if not, the message has its end."""
+        message.made = message.attempt
+        policy = self._subscription.retry
         if self._draining.is_set():
             await self.give_back_unspent([message])
             return False
         if verdict := self._condemned.pop(message.key, None):
             await self._dead_letter(message, *verdict)
             return False
-        if self._plainly_begins(message):
+        if message.attempt == 1 or message.attempt < policy.attempts:
             return True
-        policy = self._subscription.retry
         # Perhaps the last attempt: what does the count hide, and did the last one kill its process?
         try:
             record = await self._attempts.read(message)

@@ -30,6 +30,7 @@ from shared.errors import (
 from shared.messaging.consuming.delivery import Delivery
 from shared.messaging.publishing.claim_check import CLAIM, resolve
 from shared.resilience import Circuit
+from shared.resilience.backoff import set_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,17 +111,8 @@ class OutageStep:
                 if over or not is_outage(error) or retry.outcome(error) is not Outcome.RETRY:
                     raise
                 _logger.warning("outage: %s", error, extra=delivery.log_fields)
-            if await self._drains_within(retry.delay(tries)):
+            if await set_within(self._draining, retry.delay(tries)):
                 raise StoppedError
-
-    async def _drains_within(self, seconds: float) -> bool:
-        """Sleep, unless draining begins; tell whether it did."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 class CircuitStep:
@@ -190,7 +182,6 @@ class DeadlineStep:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._running: dict[_Attempt, None] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, delivery: Delivery, call_next: CallNext) -> None:
@@ -200,8 +191,7 @@ class DeadlineStep:
             TimeoutError: It took too long.
             RuntimeError: Not we: it awaited something that was cancelled.
         """
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task()
         if task is None:  # pragma: no cover - a coroutine of asyncio runs in a task
             raise RuntimeError("messages are handled in tasks")
         cancelling = task.cancelling()
@@ -264,10 +254,7 @@ class ClaimCheckStep:
         """
         for each in delivery.deliveries:
             if CLAIM in each.headers:
-                delivery = await self._resolved(delivery)
+                whole = {d: await resolve(self._connection, d) for d in delivery.deliveries}
+                delivery = delivery.map(whole.__getitem__)
                 break
         await call_next(delivery)
-
-    async def _resolved(self, delivery: Delivery) -> Delivery:
-        resolved = {each: await resolve(self._connection, each) for each in delivery.deliveries}
-        return delivery.map(resolved.__getitem__)

@@ -45,6 +45,7 @@ from shared.messaging.publisher import OutgoingMessage, PubAck, Publisher
 from shared.messaging.publishing.claim_check import CLAIM, ClaimCheck, ClaimLostError, resolve
 from shared.messaging.streams.facts import StoredMessage
 from shared.messaging.streams.store import StreamStore
+from shared.resilience.backoff import set_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -600,8 +601,4 @@ async def _told_within(stop: asyncio.Event | None, seconds: float) -> bool:
     if stop is None:
         await asyncio.sleep(seconds)
         return False
-    try:
-        async with asyncio.timeout(seconds):
-            return await stop.wait()
-    except TimeoutError:
-        return False
+    return await set_within(stop, seconds)

@@ -7,7 +7,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from shared.errors import MessageBusError
-from shared.messaging.publishing.acknowledgements import PubAck
+from shared.messaging.publishing.wire import PubAck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

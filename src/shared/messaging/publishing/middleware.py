@@ -22,8 +22,7 @@ from typing import TypeAlias
 
 from shared.errors import MessageBusError, Outcome, outcome_of
 from shared.messaging.publishing import batches
-from shared.messaging.publishing.acknowledgements import PubAck
-from shared.messaging.publishing.wire import OutgoingMessage
+from shared.messaging.publishing.wire import OutgoingMessage, PubAck
 
 # So long without one more message that came through: those that did not are stuck.
 _STUCK_SECONDS = 30.0

@@ -1,11 +1,15 @@
-"""Sending: what the window lets out goes to the client, and its acknowledgement is awaited."""
+"""Sending: what the window lets out goes to the client, and its acknowledgement is awaited.
+
+Here are the `Sender`; `Call`, the outcomes of what is published together; `Acks`, the inbox of the
+acknowledgements; and `Outage`, where all wait for the connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import nats.errors
 
@@ -13,20 +17,22 @@ from shared.errors import MessageBusError
 from shared.messaging.connection.client import write
 from shared.messaging.connection.errors import bus_error, bus_errors
 from shared.messaging.publishing import batches
-from shared.messaging.publishing.acknowledgements import Acks, Call, PubAck
 from shared.messaging.publishing.claim_check import ClaimCheck
 from shared.messaging.publishing.wire import (
     CHUNK_BYTES,
+    PubAck,
     check_subject,
     command,
     header_block,
+    read_ack,
 )
 from shared.metrics import messages_published_total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
     from prometheus_client import Counter as Metric
 
     from shared.messaging.connection.connection import Connection
@@ -68,7 +74,8 @@ class Sender:
         call = Call(len(messages))
         place = 0
         try:
-            messages = await self._left(messages)
+            if self._claims is not None:
+                messages = await self._left(self._claims, messages)
             while place < len(messages):
                 acks = await self._let_out()
                 commands, count, place = await self._fill(acks, call, messages, place)
@@ -79,7 +86,8 @@ class Sender:
             call.fail(place, error)
             await call.done
         finally:
-            self._forget(call)
+            if call.left and self._acks is not None:
+                self._acks.forget(call)
         self._count(call.outcomes, messages)
         return call.outcomes
 
@@ -117,14 +125,16 @@ class Sender:
             return await self.send(messages)
         call = Call(1)
         try:
-            messages = await self._left(messages)
+            if self._claims is not None:
+                messages = await self._left(self._claims, messages)
             await self._send_batch(call, messages)
             await call.done
             (commit,) = call.outcomes
         except MessageBusError as error:
             commit = error
         finally:
-            self._forget(call)
+            if call.left and self._acks is not None:
+                self._acks.forget(call)
         if isinstance(commit, MessageBusError):
             return [batches.whole(commit)] * count
         outcomes = batches.acks_of(commit, count)
@@ -159,12 +169,12 @@ class Sender:
         commands += command(last.subject, reply, blocks[-1], last.body)
         await self._write(acks, commands, messages=count + 1)
 
-    async def _left(self, messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
+    async def _left(
+        self, claims: ClaimCheck, messages: Sequence[OutgoingMessage]
+    ) -> Sequence[OutgoingMessage]:
         """Return the messages with their large bodies left at the object store."""
-        if self._claims is None:
-            return messages
         await self._outage.connected()
-        return [await self._claims.leave(message) for message in messages]
+        return [await claims.leave(message) for message in messages]
 
     def _headers(self, message: OutgoingMessage, batch: Mapping[str, str] | None = None) -> bytes:
         subject = message.subject
@@ -186,33 +196,28 @@ class Sender:
         return block
 
     async def _write(self, acks: Acks, commands: list[bytes], *, messages: int) -> None:
-        with bus_errors("publish"):
+        try:
             await write(acks.client, commands, messages=messages)
-
-    def _forget(self, call: Call) -> None:
-        if not call.complete and self._acks is not None:
-            self._acks.forget(call)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise bus_error("publish", error) from error
 
     async def _let_out(self) -> Acks:
-        """Wait until the window lets one more message out; return where to expect its answer."""
+        """Wait until the window lets one more message out; return where to expect its answer.
+
+        Raises:
+            MessageBusError: There is no connection, or the server does not answer.
+        """
         await self._window.acquire()
         try:
-            return await self._ready()
+            client = await self._outage.connected()
+            acks = self._acks
+            if acks is None or acks.client is not client:
+                acks = await self._open(client)
         except BaseException:
             self._window.release()
             raise
-
-    async def _ready(self) -> Acks:
-        """Return the inbox of a connection that is there.
-
-        Raises:
-            MessageBusError: There is none, or the server does not answer.
-        """
-        client = await self._outage.connected()
-        acks = self._acks
-        if acks is None or acks.client is not client:
-            acks = await self._open(client)
         if acks.silent and acks.waiting:
+            self._window.release()
             raise MessageBusError(
                 "publish failed: NATS does not answer; it is tried with one message at a time",
                 operation="publish",
@@ -254,17 +259,158 @@ class Sender:
         outcomes: Sequence[PubAck | MessageBusError],
         messages: Sequence[OutgoingMessage],
     ) -> None:
-        stored = Counter(
-            (outcome.stream, message.subject)
-            for message, outcome in zip(messages, outcomes, strict=True)
-            if isinstance(outcome, PubAck)
-        )
+        stored: Counter[tuple[str, str]] = Counter()
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, PubAck):
+                stored[outcome.stream, message.subject] += 1
         for labels, count in stored.items():
             counter = self._counters.get(labels)
             if counter is None:
                 counter = messages_published_total.labels(self._bus.name, *labels)
                 self._counters[labels] = counter
             counter.inc(count)
+
+
+_PENDING: Final = PubAck("", 0)
+
+
+class Call:
+    """The outcomes of messages published together, and the one future that waits for them all.
+
+    `left` counts those whose outcome is not known; cancelling `done` changes nothing in that.
+    """
+
+    __slots__ = ("done", "left", "outcomes")
+
+    def __init__(self, count: int) -> None:
+        self.outcomes: list[PubAck | MessageBusError] = [_PENDING] * count
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left = count
+        if not count:
+            self.done.set_result(None)
+
+    def settle(self, place: int, outcome: PubAck | MessageBusError) -> None:
+        """Say what became of the message at `place`; what is said of it again is passed over."""
+        if self.outcomes[place] is _PENDING:
+            self.outcomes[place] = outcome
+            self.left -= 1
+            if not self.left and not self.done.done():
+                self.done.set_result(None)
+
+    def fail(self, start: int, error: MessageBusError) -> None:
+        """Settle every message from `start` on with one error."""
+        for place in range(start, len(self.outcomes)):
+            self.settle(place, error)
+
+
+class _Expected(NamedTuple):
+    call: Call
+    place: int
+    subject: str
+    sent_at: float
+    connection: int
+
+
+class Acks:
+    """The inbox all acknowledgements of one client come back to.
+
+    Messages wait in the order in which they were sent, all for the same time: the first one's
+    deadline is the next one, and one timer is enough.
+
+    Args:
+        client: through which they are sent.
+        timeout_seconds: how long each is waited for.
+        settled: called for each that is no longer waited for.
+        silence: called when one was waited for in vain and nothing else came meanwhile.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        timeout_seconds: float,
+        settled: Callable[[], None],
+        silence: Callable[[], None],
+    ) -> None:
+        self.client = client
+        self.silent = False
+        self._loop = asyncio.get_running_loop()
+        self._timeout_seconds = timeout_seconds
+        self._settled = settled
+        self._silence = silence
+        self._inbox = client.new_inbox()
+        self._expected: dict[str, _Expected] = {}
+        self._count = 0
+        self._heard_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """Listen for acknowledgements."""
+        # Nothing is dropped by the client's own limits: no more come than the window lets out.
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
+
+    @property
+    def waiting(self) -> int:
+        """How many acknowledgements are awaited."""
+        return len(self._expected)
+
+    def expect(self, call: Call, place: int, subject: str) -> str:
+        """Wait for one more; return the subject it is to be sent to."""
+        self._count += 1
+        reply = f"{self._inbox}.{self._count}"
+        now = self._loop.time()
+        self._expected[reply] = _Expected(
+            call, place, subject, now, self.client.stats["reconnects"]
+        )
+        if self._timer is None:
+            self._timer = self._loop.call_at(now + self._timeout_seconds, self._look)
+        return reply
+
+    def forget(self, call: Call) -> None:
+        """Wait no longer for what is left of a call."""
+        for reply in [r for r, expected in self._expected.items() if expected.call is call]:
+            self._take(reply)
+
+    def give_up_lost(self) -> None:
+        """Stop waiting for acknowledgements that were lost with an earlier connection."""
+        self.silent = False
+        error = ConnectionResetError("the connection was lost meanwhile")
+        connection = self.client.stats["reconnects"]
+        for reply, expected in list(self._expected.items()):
+            if expected.connection < connection or self.client.is_closed:
+                self._give_up(reply, error)
+
+    def _take(self, reply: str) -> _Expected | None:
+        expected = self._expected.pop(reply, None)
+        if expected is not None:
+            self._settled()
+        return expected
+
+    def _give_up(self, reply: str, error: Exception) -> None:
+        expected = self._take(reply)
+        if expected is not None:
+            lost = bus_error("publish", error, subject=expected.subject)
+            expected.call.settle(expected.place, lost)
+
+    def _look(self) -> None:
+        """Give up what has waited long enough, and come again for the next one."""
+        self._timer = None
+        for reply, expected in list(self._expected.items()):
+            if expected.sent_at + self._timeout_seconds > self._loop.time():
+                deadline = expected.sent_at + self._timeout_seconds
+                self._timer = self._loop.call_at(deadline, self._look)
+                break
+            if self._heard_at < expected.sent_at and not self.silent:
+                self.silent = True
+                self._silence()
+            self._give_up(reply, TimeoutError())
+
+    async def _receive(self, message: Msg) -> None:
+        self._heard_at = self._loop.time()
+        self.silent = False
+        expected = self._take(message.subject)
+        if expected is not None:
+            expected.call.settle(expected.place, read_ack(message, expected.subject))
 
 
 class Outage:

@@ -1,4 +1,4 @@
-"""Messages in the form NATS reads, written many at a time.
+"""Messages in the form NATS reads, written many at a time, and its acknowledgements.
 
 The client's own `publish` looks at each subject, header and buffer anew, which costs about as much
 as the server needs to store the message. Here what does not change is looked up once, and a whole
@@ -13,9 +13,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import nats.errors
+from pydantic_core import from_json
+
+from shared.errors import MessageBusError
+from shared.messaging.connection.errors import bus_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from nats.aio.msg import Msg
 
 
 MESSAGE_ID = "Nats-Msg-Id"
@@ -50,6 +56,19 @@ class OutgoingMessage:
     message_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """The server's acknowledgement: stored in `stream` as `sequence`.
+
+    `duplicate` says that a message of the same id was already there (inside the stream's dedupe
+    window) and this one was not stored again.
+    """
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+
+
 def header_block(
     message_id: str, headers: Mapping[str, str], batch: Mapping[str, str] | None = None
 ) -> bytes:
@@ -62,12 +81,17 @@ def header_block(
         nats.errors.BadHeaderError: a name is empty, or holds what a name must not; or a value is
             not text, as a row of JSON may have it.
     """
-    lines = [f"NATS/1.0\r\n{MESSAGE_ID}: {_line(message_id)}"]
-    try:
-        lines += [f"{name}: {_line(headers[name])}" for name in headers if _is_sent(name)]
-    except AttributeError as error:
-        wrong = ", ".join(name for name, value in headers.items() if not isinstance(value, str))
-        raise nats.errors.BadHeaderError(f"header {wrong} is not text") from error
+    lines = ["NATS/1.0"]
+    sent = {MESSAGE_ID: message_id, **headers}
+    sent[MESSAGE_ID] = message_id  # first, and ours
+    for name, value in sent.items():
+        if not _is_sent(name):
+            continue
+        try:
+            line = value.strip()
+        except AttributeError as error:
+            raise nats.errors.BadHeaderError(f"header {name} is not text") from error
+        lines.append(f"{name}: {line if line.isprintable() else line.translate(_LINE_ENDS)}")
     if batch is not None:
         lines += [f"{name}: {value}" for name, value in batch.items()]
     try:
@@ -99,13 +123,36 @@ def command(subject: str, reply: str, block: bytes, body: bytes) -> tuple[bytes,
     return (head + block, body, b"\r\n")
 
 
-def _line(value: str) -> str:
-    value = value.strip()
-    return value if value.isprintable() else value.translate(_LINE_ENDS)
-
-
 @lru_cache(maxsize=1024)
 def _is_sent(name: str) -> bool:
     if not _NAME.fullmatch(name):
         raise nats.errors.BadHeaderError(name)
-    return name != MESSAGE_ID and not name.startswith(_OF_A_BATCH)
+    return not name.startswith(_OF_A_BATCH)
+
+
+def read_ack(message: Msg, subject: str) -> PubAck | MessageBusError:
+    """Return what the server says of a message that was published to `subject`."""
+    if message.headers and message.headers.get("Status") == "503":
+        cause = nats.errors.NoRespondersError()
+        error = bus_error("publish", cause, subject=subject)
+        error.__cause__ = cause
+        return error
+    try:
+        body = from_json(message.data)
+        refusal = body.get("error")
+        if not refusal:
+            return PubAck(body["stream"], body["seq"], body.get("duplicate", False))
+    except (AttributeError, KeyError, ValueError):
+        # Such as the empty answer to a part of a batch, by headers the sender put there.
+        return MessageBusError(
+            f"publish of {subject} failed: the server's answer is not an acknowledgement",
+            operation="publish",
+            subject=subject,
+        )
+    return MessageBusError(
+        f"publish of {subject} was refused: {refusal.get('description')}",
+        operation="publish",
+        subject=subject,
+        retryable=refusal.get("code") != 400,  # noqa: PLR2004 - the request is at fault
+        details={"error_code": refusal.get("err_code")},
+    )
