@@ -66,7 +66,7 @@ PARTS = [
         "sqlalchemy",
         "sqlalchemy.dialects.postgresql.asyncpg:AsyncAdapt_asyncpg_connection",
         ("_start_transaction", "_handle_exception"),
-        "database/engine/session_setup.py",
+        "database/engine/first_statement.py",
     ),
     (
         "sqlalchemy",
