@@ -25,7 +25,6 @@ WEEK_SECONDS = 7 * 24 * 60 * 60
 # In our own subjects a narrow alphabet keeps them usable as names of durable consumers, labels of
 # metrics and names of files. Of others' anything is taken that NATS takes.
 _TOKEN = r"[A-Za-z0-9_-]+"  # noqa: S105 - a part of a subject, not a secret
-_LITERAL = re.compile(rf"(?:cmd|evt)(?:\.{_TOKEN}){{2,}}")
 _FILTER = re.compile(rf"(?:cmd|evt)\.({_TOKEN})(?:\.(?:{_TOKEN}|\*))*\.(?:{_TOKEN}|\*|>)")
 _THEIRS = re.compile(r"(?:(?:[^\s.*>\x00-\x1f]+|\*)\.)*(?:[^\s.*>\x00-\x1f]+|\*|>)")
 _NAME = re.compile(r"[^\s.*>/\\]+")
