@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,10 @@ async def test_replicas_of_both_versions_share_streams_outbox_and_inbox(
 
         return str(await eventually(latest, within_seconds=120))
 
+    async def taken_over(dead: str) -> bool:
+        query = "SELECT applied_by FROM effects WHERE handler = 'ordered' ORDER BY id DESC"
+        return bool(await database.fetchval(query) != dead)
+
     total = TRANSACTIONS * len(replicas)
     async with AsyncExitStack() as stack:
         for replica in replicas.values():
@@ -114,6 +119,7 @@ async def test_replicas_of_both_versions_share_streams_outbox_and_inbox(
         for share in (0.2, 0.5):
             applying = await applied(share)
             await replicas[applying].kill()
+            await eventually(partial(taken_over, applying))  # or it may be back sooner
             await replicas[applying].start()
         await applied(1)
 

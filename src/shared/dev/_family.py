@@ -27,7 +27,7 @@ class Family:
                 continue
 
     def alive(self) -> bool:
-        """Whether any member runs. A zombie does not: it waits for whoever became its parent."""
+        """Whether any member runs. A zombie does not: it waits for its new parent."""
         return any(_runs(member) for member in self._members)
 
 

@@ -150,8 +150,8 @@ class TcpProxy:
             proxy.heal()
 
     Faults are set for all connections, present and new, or for one of `connections`; each in one
-    direction: `to_server`, `to_client`. The server may be away and come back meanwhile: whoever
-    connects while it is away is cut off at once. It lives in the event loop that entered it.
+    direction: `to_server`, `to_client`. The server may be away and come back meanwhile: a client
+    that connects while it is away is cut off at once. It lives in the event loop that entered it.
 
     Args:
         host: where the server is.

@@ -357,7 +357,7 @@ class Subscriber:
             # One message has to be here to try whether the outage is over.
             places = min(places, 1)
         # Of an ordered consumer the server has no more than our places unacknowledged in all
-        # (`max_ack_pending`), whoever holds them: what comes again from another always finds one.
+        # (`max_ack_pending`), over all replicas: what comes again from another always finds one.
         free = places - len(self._in_flight) - pull.outstanding
         return free if 2 * free >= places or not pull.outstanding else 0
 

@@ -393,7 +393,8 @@ async def test_a_hole_would_be_seen(
     if fault == "told too late":
         leave_to_the_other(shops)
         await shops.engine.dispose()
-        monkeypatch.setattr("shared.database.engine.transactions._tell_tenant", lambda *_: None)
+        for module in ("transactions", "session"):
+            monkeypatch.setattr(f"shared.database.engine.{module}.tell_tenant", lambda *_: None)
     else:
         what = "NO FORCE" if fault == "not forced" else "DISABLE"
         async with shops.engine.begin() as connection:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
+
 from shared.config import DeliverySettings
 from shared.testing import eventually
 from tests.delivery.world import World, running
@@ -47,10 +49,14 @@ async def counted(world: World, messages: int) -> bool:
 
 async def test_a_delayed_message_comes_later_and_holds_back_nothing(world: World) -> None:
     await world.add(1, key="k", delay=timedelta(hours=1))
-    await world.add(2, key="k", delay=timedelta(seconds=1))
+    await world.add(2, key="k", delay=timedelta(hours=1))
     await world.add(3, key="k")
     relay = world.relay()
     async with running(relay):
+        await eventually(lambda: counted(world, 1))
+        assert await world.numbers() == [3]
+        async with world.database.transaction() as session:  # an hour later, for the second
+            await session.execute(text("UPDATE outbox SET available_at = now() WHERE id = 2"))
         await eventually(lambda: counted(world, 2))
         assert await world.numbers() == [3, 2]
         assert (await relay.backlog()).count == 0
