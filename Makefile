@@ -104,6 +104,5 @@ lock: install ## Pin the newest versions of all dependencies, with hashes
 	@$(COMPILE) --upgrade --all-extras $(NEEDED) --output-file requirements-all.txt pyproject.toml
 	@$(COMPILE) --constraints requirements-all.txt --output-file requirements.txt pyproject.toml
 
-.PHONY: newest
 clean: ## Remove what was built and cached; .venv stays
-	@rm -rf .venv-newest dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
