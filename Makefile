@@ -46,7 +46,7 @@ newest: install ## Run the tests on the newest releases that the bounds in pypro
 	@scripts/with-dependencies highest -n 4 --dist worksteal $(ARGS)
 
 unit: install ## Run the tests that start no server, in less than a minute
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m unit $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m unit $(ARGS)
 
 coverage: install ## Run all tests, and hold what they reach against the floor in pyproject.toml
 	@rm -f .coverage .coverage.*
