@@ -52,7 +52,7 @@ class Subscription:
         outage_threshold: So many outages in a row (see `Subscriber`) stop the reading; one message
             at a time then tries, after the pauses of `retry`, until one gets through. None: never.
         middleware: Steps around the handler, the first outermost, each `async def step(delivery,
-            call_next)`; inside of ours: outage, circuit breaker, metrics, deadline and claim
+            call_next)`; inside the chassis' own: outage, circuit breaker, metrics, deadline, claim
             check (docs/messages.md). For a batch they are called once, with a `Batch`.
         metadata: What to write on the consumer; what others wrote there is left alone.
 
